@@ -1,0 +1,1 @@
+//! Address translation: conntrack and the user-mode uplink (sans-IO).

@@ -1,0 +1,1 @@
+//! Desired state, IPAM, plan, configuration and wire types (pure).

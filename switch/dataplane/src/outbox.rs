@@ -1,0 +1,90 @@
+//! What one turn of the switch produced, for the shell to carry out.
+
+use packet::{CaptureId, Frame, Instant, PortId};
+
+use crate::{command::Event, drop::DropReason};
+
+/// A frame that was fitted to the port it leaves by: cut, finished and within the MTU as needed.
+/// Made only by the egress stage, so that a super-frame cannot leak to a wire.
+#[derive(Debug)]
+pub struct Sendable(Frame);
+
+impl Sendable {
+    pub(crate) fn new(frame: Frame) -> Self {
+        Self(frame)
+    }
+
+    /// The frame, to write.
+    #[must_use]
+    pub fn into_frame(self) -> Frame {
+        self.0
+    }
+
+    /// The frame, to look at.
+    #[must_use]
+    pub fn frame(&self) -> &Frame {
+        &self.0
+    }
+}
+
+/// Into or out of the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Received on the port.
+    Ingress,
+    /// Leaving by the port.
+    Egress,
+}
+
+/// A frame to copy to a capture.
+#[derive(Debug)]
+pub struct CaptureRecord {
+    /// The capture it is for.
+    pub capture: CaptureId,
+    /// The port it was seen on.
+    pub port: PortId,
+    /// Which way it went.
+    pub direction: Direction,
+    /// When.
+    pub at: Instant,
+    /// Set when the frame went no further.
+    pub dropped: Option<DropReason>,
+    /// The frame, shared; a super-frame unless the capture asked for wire size.
+    pub frame: Frame,
+}
+
+/// Outputs of a turn. Bounded: at [`frame_capacity`](Self::new) further frames are refused, and the
+/// switch counts them as [`DropReason::EgressFull`].
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Frames to write, in order.
+    pub frames: Vec<(PortId, Sendable)>,
+    /// Frames to copy to captures.
+    pub captures: Vec<CaptureRecord>,
+    /// What control should know.
+    pub events: Vec<Event>,
+    frame_capacity: usize,
+}
+
+impl Outbox {
+    /// An outbox for at most this many frames between two drains.
+    #[must_use]
+    pub fn new(frame_capacity: usize) -> Self {
+        Self { frames: Vec::with_capacity(frame_capacity.min(4096)), frame_capacity, ..Self::default() }
+    }
+
+    /// Queues a frame; gives it back when the outbox is full.
+    pub(crate) fn push(&mut self, port: PortId, frame: Sendable) -> Result<(), Sendable> {
+        if self.frames.len() >= self.frame_capacity {
+            return Err(frame);
+        }
+        self.frames.push((port, frame));
+        Ok(())
+    }
+
+    /// True when nothing is left to carry out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.captures.is_empty() && self.events.is_empty()
+    }
+}

@@ -1,0 +1,1 @@
+//! Virtual-time worlds of switches, hosts and links.

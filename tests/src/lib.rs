@@ -1,0 +1,1 @@
+//! Simulated-network and end-to-end tests.

@@ -1,0 +1,1 @@
+//! The VXLAN tunnel endpoint (sans-IO).
