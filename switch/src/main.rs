@@ -1,2 +1,7 @@
 //! The one binary.
+
+mod dataloop;
+mod io;
+mod sys;
+
 fn main() {}

@@ -1,1 +1,7 @@
-//! Simulated-network and end-to-end tests.
+//! What the end-to-end tests share: an outer namespace that plays the host, a daemon in it, further
+//! namespaces, and real tools.
+
+pub mod lab;
+pub mod ns;
+pub mod run;
+pub mod runner;

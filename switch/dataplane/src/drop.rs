@@ -4,7 +4,9 @@ macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $variant:ident => $name:literal, $text:literal;)+) => {
         /// Why a frame went no further.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum DropReason { $(#[doc = $text] $variant,)+ }
+        pub enum DropReason {
+            $(#[doc = $text] $variant,)+
+        }
 
         impl DropReason {
             /// All reasons, in counter order.
@@ -63,6 +65,11 @@ impl DropCounters {
     /// One more frame dropped for `reason`.
     pub fn count(&mut self, reason: DropReason) {
         self.0[reason as usize] += 1;
+    }
+
+    /// `count` more frames dropped for `reason`.
+    pub fn count_many(&mut self, reason: DropReason, count: u64) {
+        self.0[reason as usize] += count;
     }
 
     /// Frames dropped for `reason`.

@@ -1,15 +1,24 @@
 //! Ports, bridges and a frame's way through them. Sans-IO: frames, commands and the time go in;
 //! frames, events and captures come out through the [`Outbox`].
 
+mod bridge;
+mod capture;
 mod command;
 mod drop;
+mod egress;
+mod fdb;
+mod guard;
+mod limits;
 mod outbox;
 mod port;
+mod slots;
+mod storm;
 mod switch;
+mod vlan;
 
 pub use command::{
     BridgeConfig, BridgeView, CaptureConfig, CaptureScope, Command, CommandError, Event, FdbKind, FdbView, L2Mode,
-    PortChange, PortView, Reply, SwitchStats, TimeoutReason,
+    Deadline, PortChange, PortView, Reply, SwitchStats, TimeoutReason,
 };
 pub use drop::{DropCounters, DropReason};
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};

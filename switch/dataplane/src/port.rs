@@ -41,7 +41,8 @@ pub struct Guard {
 /// 802.1Q membership of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum VlanMode {
-    /// Tags are not looked at: they pass as they are, and all frames are one broadcast domain.
+    /// Tags are not looked at: they pass as they are, and all frames are one broadcast domain, apart
+    /// from the VLANs of access and trunk ports.
     #[default]
     PassThrough,
     /// Untagged frames belong to this VLAN; tagged ones are dropped; egress is untagged.
@@ -125,4 +126,15 @@ pub struct PortCounters {
     pub tx_bytes: u64,
     /// Frames dropped: on the way in under their ingress port, on the way out under their egress port.
     pub drops: DropCounters,
+}
+
+impl PortCounters {
+    /// Adds another port's counters to these.
+    pub fn add(&mut self, other: &Self) {
+        self.rx_frames += other.rx_frames;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_frames += other.tx_frames;
+        self.tx_bytes += other.tx_bytes;
+        self.drops.add(&other.drops);
+    }
 }

@@ -2,16 +2,23 @@
 //!
 //! Pure: opens nothing, reads no clock, starts no thread.
 
+pub mod checksum;
+mod edit;
 mod frame;
 mod id;
 mod mac;
 mod offload;
+mod parsed;
+pub mod pcapng;
 mod pool;
+mod segment;
 mod time;
 
 pub use frame::Frame;
 pub use id::{CaptureId, EndpointId, NetworkId, PortId, VlanId, Vni};
-pub use mac::{Mac, UnicastMac};
+pub use mac::{BadMac, Mac, UnicastMac};
 pub use offload::{BadVirtioHeader, Checksum, Gso, Offload, VIRTIO_NET_HDR_LEN};
+pub use parsed::{ETHERNET_LEN, EthernetView, IpView, Parsed, TAG_LEN, describe, ethertype};
 pub use pool::{BufferClass, HEADROOM, Pool, PoolConfig, PoolStats};
+pub use segment::{SegmentError, header_len, longest_segment, segment};
 pub use time::{Duration, Instant};

@@ -1,0 +1,1 @@
+//! Namespaces, TAP and veth devices, addresses and routes: done and undone.

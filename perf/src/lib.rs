@@ -1,0 +1,1 @@
+//! Measurements beside peers, and instruction counts of the engine.

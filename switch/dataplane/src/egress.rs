@@ -1,0 +1,93 @@
+//! Fits a frame to the port it leaves by: VLAN tag, MTU, segments, checksum. Only a fitted frame
+//! can be queued, so a super-frame cannot leak to a wire.
+
+use packet::{Checksum, ETHERNET_LEN, EthernetView, Frame, Gso, Parsed, Pool, SegmentError, TAG_LEN, checksum, ethertype, longest_segment, segment};
+
+use crate::{
+    drop::DropReason,
+    outbox::Sendable,
+    port::Capabilities,
+    vlan::{Membership, TagEdit},
+};
+
+/// What fitting needs to know of the port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fit {
+    pub(crate) mtu: usize,
+    pub(crate) capabilities: Capabilities,
+}
+
+impl Fit {
+    /// Fits `frame` and gives the result, or its segments, to `sink`.
+    ///
+    /// # Errors
+    /// The reason to drop it; segments given so far stand.
+    #[inline]
+    pub(crate) fn fit(
+        self,
+        mut frame: Frame,
+        membership: Membership,
+        edit: TagEdit,
+        pool: &Pool,
+        mut sink: impl FnMut(Sendable),
+    ) -> Result<(), DropReason> {
+        if edit != TagEdit::Keep {
+            if !frame.make_unique() {
+                return Err(DropReason::NoBuffer);
+            }
+            membership.apply(edit, &mut frame);
+        }
+        if frame.len() > self.mtu + ETHERNET_LEN && self.is_too_big(&frame) {
+            return Err(DropReason::TooBig);
+        }
+        if frame.offload.is_none() || self.takes(&frame) {
+            sink(Sendable::new(frame));
+            return Ok(());
+        }
+        self.finish(frame, pool, sink)
+    }
+
+    /// A packet longer than the MTU; of a super-frame, its longest segment. Up to two tags do not
+    /// count as packet (IEEE 802.3: the envelope frame).
+    fn is_too_big(self, frame: &Frame) -> bool {
+        let length = if frame.offload.gso == Gso::None { Some(frame.len()) } else { longest_segment(frame) };
+        // A super-frame that cannot be cut is refused later, by its own name.
+        length.is_some_and(|length| length > self.mtu + l2_len(frame.bytes()))
+    }
+
+    fn takes(self, frame: &Frame) -> bool {
+        let has = self.capabilities;
+        let gso = match frame.offload.gso {
+            Gso::None => true,
+            Gso::Tcp4 { .. } => has.tso4,
+            Gso::Tcp6 { .. } => has.tso6,
+            Gso::Udp { .. } => has.uso,
+        };
+        gso && (has.checksum || frame.offload.checksum == Checksum::Complete)
+    }
+
+    fn finish(self, mut frame: Frame, pool: &Pool, mut sink: impl FnMut(Sendable)) -> Result<(), DropReason> {
+        if frame.offload.gso != Gso::None {
+            return segment(&frame, pool, |segment| sink(Sendable::new(segment))).map_err(|error| match error {
+                SegmentError::Malformed => DropReason::CannotSegment,
+                SegmentError::NoBuffer => DropReason::NoBuffer,
+            });
+        }
+        if !frame.make_unique() {
+            return Err(DropReason::NoBuffer);
+        }
+        checksum::complete(&mut frame);
+        sink(Sendable::new(frame));
+        Ok(())
+    }
+}
+
+/// Length of the Ethernet header with its tags, bytes.
+fn l2_len(bytes: &[u8]) -> usize {
+    match EthernetView::new(bytes) {
+        Some(view) if matches!(view.ethertype, ethertype::CTAG | ethertype::STAG) => {
+            Parsed::new(bytes).map_or(ETHERNET_LEN + TAG_LEN, |parsed| parsed.l3_offset)
+        }
+        _ => ETHERNET_LEN,
+    }
+}

@@ -1,0 +1,163 @@
+//! 802.1Q membership: which VLAN a frame is in, and how it leaves.
+//!
+//! VLAN 0 stands for the domain of pass-through ports, which does not mix with VLAN-aware ones.
+
+use packet::{EthernetView, Frame, ethertype};
+
+use crate::{drop::DropReason, port::VlanMode};
+
+/// A frame's VLAN and the tag it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Membership {
+    /// 0 on pass-through ports.
+    pub(crate) vlan: u16,
+    /// Tag control information of the tag it came with, if the port looks at tags.
+    tag: Option<u16>,
+}
+
+/// What an egress port does to the tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TagEdit {
+    Keep,
+    Pop,
+    Push(u16),
+}
+
+impl VlanMode {
+    /// The VLAN of a frame that came in.
+    ///
+    /// # Errors
+    /// The reason to drop it.
+    #[inline]
+    pub(crate) fn admit(&self, ethernet: &EthernetView, bytes: &[u8]) -> Result<Membership, DropReason> {
+        match self {
+            Self::PassThrough => Ok(Membership { vlan: 0, tag: None }),
+            Self::Access(_) | Self::Trunk { .. } => self.admit_tagged(ethernet, bytes),
+        }
+    }
+
+    fn admit_tagged(&self, ethernet: &EthernetView, bytes: &[u8]) -> Result<Membership, DropReason> {
+        let tag = ethernet.ctag(bytes);
+        if tag.is_none() && ethernet.ethertype == ethertype::CTAG {
+            return Err(DropReason::VlanMalformed);
+        }
+        // VLAN id 0 is a priority tag: the frame is untagged as to membership (802.1Q 6.9).
+        let vid = tag.map_or(0, |tci| tci & 0xfff);
+        let vlan = match self {
+            Self::PassThrough => Some(0),
+            Self::Access(vlan) => (vid == 0 || vid == vlan.get()).then_some(vlan.get()),
+            Self::Trunk { native, .. } if vid == 0 => native.map(packet::VlanId::get),
+            Self::Trunk { allowed, native } => {
+                let member = allowed.is_empty() || allowed.iter().any(|vlan| vlan.get() == vid) || native.is_some_and(|native| native.get() == vid);
+                (member && vid != 0xfff).then_some(vid)
+            }
+        };
+        vlan.map(|vlan| Membership { vlan, tag }).ok_or(DropReason::VlanNotAllowed)
+    }
+
+    /// How a frame of `membership` leaves by a port of this mode; `None` when the port is no member.
+    #[inline]
+    pub(crate) fn egress(&self, membership: Membership) -> Option<TagEdit> {
+        match self {
+            Self::PassThrough => (membership.vlan == 0).then_some(TagEdit::Keep),
+            Self::Access(vlan) => (vlan.get() == membership.vlan).then_some(membership.untag()),
+            Self::Trunk { native: Some(native), .. } if native.get() == membership.vlan => Some(membership.untag()),
+            Self::Trunk { allowed, .. } => {
+                let member = membership.vlan != 0 && (allowed.is_empty() || allowed.iter().any(|vlan| vlan.get() == membership.vlan));
+                member.then_some(match membership.tag {
+                    Some(tci) if tci & 0xfff == membership.vlan => TagEdit::Keep,
+                    // A priority tag keeps its priority under the new id; it is rewritten in place.
+                    Some(tci) => TagEdit::Push(tci & 0xf000 | membership.vlan),
+                    None => TagEdit::Push(membership.vlan),
+                })
+            }
+        }
+    }
+}
+
+impl Membership {
+    fn untag(self) -> TagEdit {
+        if self.tag.is_some() { TagEdit::Pop } else { TagEdit::Keep }
+    }
+
+    /// Carries out an edit on a frame that is ours alone.
+    pub(crate) fn apply(self, edit: TagEdit, frame: &mut Frame) {
+        match edit {
+            TagEdit::Keep => {}
+            TagEdit::Pop => {
+                frame.pop_tag();
+            }
+            TagEdit::Push(tci) => {
+                if self.tag.is_some() {
+                    frame.pop_tag();
+                }
+                frame.push_tag(ethertype::CTAG, tci);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use packet::{Pool, PoolConfig, VlanId};
+
+    use super::*;
+
+    fn vlan(vid: u16) -> VlanId {
+        VlanId::new(vid).unwrap()
+    }
+
+    fn frame(tag: Option<u16>) -> Vec<u8> {
+        let mut bytes = vec![2; 12];
+        if let Some(tci) = tag {
+            bytes.extend([0x81, 0]);
+            bytes.extend(tci.to_be_bytes());
+        }
+        bytes.extend([0x88, 0xb5]);
+        bytes.extend([7; 46]);
+        bytes
+    }
+
+    /// Sends a frame from a port of one mode to a port of another: the tag it leaves with, if it does.
+    fn through(from: &VlanMode, to: &VlanMode, tag: Option<u16>) -> Result<Option<Option<u16>>, DropReason> {
+        let bytes = frame(tag);
+        let membership = from.admit(&EthernetView::new(&bytes).unwrap(), &bytes)?;
+        let Some(edit) = to.egress(membership) else { return Ok(None) };
+        let mut out = Pool::new(PoolConfig::default()).copy_of(&bytes).unwrap();
+        membership.apply(edit, &mut out);
+        let view = EthernetView::new(out.bytes()).unwrap();
+        let left_with = view.ctag(out.bytes());
+        assert_eq!(out.bytes(), frame(left_with), "nothing but the tag changed");
+        Ok(Some(left_with))
+    }
+
+    #[test]
+    fn table() {
+        let access = VlanMode::Access(vlan(10));
+        let trunk = VlanMode::Trunk { allowed: vec![vlan(10), vlan(20)], native: None };
+        let hybrid = VlanMode::Trunk { allowed: vec![], native: Some(vlan(10)) };
+        let pass = VlanMode::PassThrough;
+        let denied = Err(DropReason::VlanNotAllowed);
+        for (from, to, tag, expected) in [
+            (&access, &access, None, Ok(Some(None))),
+            (&access, &trunk, None, Ok(Some(Some(10)))),
+            (&access, &hybrid, None, Ok(Some(None))),
+            (&access, &pass, None, Ok(None)),
+            (&access, &access, Some(20), denied),
+            (&access, &access, Some(0x2000), Ok(Some(None))),
+            (&access, &trunk, Some(0x2000), Ok(Some(Some(0x200a)))),
+            (&trunk, &access, Some(0x200a), Ok(Some(None))),
+            (&trunk, &access, Some(20), Ok(None)),
+            (&trunk, &trunk, Some(0x6014), Ok(Some(Some(0x6014)))),
+            (&trunk, &trunk, Some(30), denied),
+            (&trunk, &trunk, None, denied),
+            (&trunk, &hybrid, Some(10), Ok(Some(None))),
+            (&hybrid, &trunk, None, Ok(Some(Some(10)))),
+            (&hybrid, &trunk, Some(30), Ok(None)),
+            (&pass, &pass, Some(30), Ok(Some(Some(30)))),
+            (&pass, &access, None, Ok(None)),
+        ] {
+            assert_eq!(through(from, to, tag), expected, "{from:?} -> {to:?} with tag {tag:?}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! End to end: the built binary, real namespaces, real tools. Each test names the SPEC rows it proves.
+
+mod bad_input;
+mod bridge;
+mod capture;
+mod model;
+mod netns;
+mod restart;
+mod rootless;
+mod scale;
+mod traffic;
+mod transparent;
+mod up;
+
+fn main() {
+    let tests = [
+        bad_input::tests(),
+        bridge::tests(),
+        capture::tests(),
+        model::tests(),
+        netns::tests(),
+        restart::tests(),
+        rootless::tests(),
+        scale::tests(),
+        traffic::tests(),
+        transparent::tests(),
+        up::tests(),
+    ];
+    weft_tests::runner::main(tests.into_iter().flatten().collect())
+}
