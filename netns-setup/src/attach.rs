@@ -1,0 +1,171 @@
+//! An endpoint in a namespace: device, addresses, routes; made whole or not at all.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
+};
+
+use ipnetwork::IpNetwork;
+
+use crate::{
+    device::{self, PortFd},
+    error::Result,
+    link::Links,
+    netns::Netns,
+    undo::Undo,
+};
+
+/// What carries the frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A TAP device inside the namespace.
+    Tap,
+    /// A veth pair: one end inside, a packet socket on the other.
+    Veth,
+}
+
+/// An endpoint to make.
+#[derive(Clone, Debug)]
+pub struct EndpointSpec {
+    /// What carries the frames.
+    pub kind: Kind,
+    /// Name inside the namespace.
+    pub ifname: String,
+    /// Ethernet address; the kernel's choice when `None`.
+    pub mac: Option<[u8; 6]>,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<IpNetwork>,
+    /// Default gateways, one per family.
+    pub gateways: Vec<IpAddr>,
+    /// The device outlives our descriptor.
+    pub persistent: bool,
+    /// For veth: name of the other end in the switch's namespace.
+    pub peer_name: String,
+}
+
+/// Makes the endpoint in `target`; the other end of a veth goes to `switch_side`.
+///
+/// # Errors
+/// As the step that failed; nothing is left then.
+pub fn attach(target: &Netns, switch_side: &Netns, spec: &EndpointSpec) -> Result<PortFd> {
+    let mut undo = Undo::default();
+    let port = match spec.kind {
+        Kind::Tap => {
+            let (fd, features) = target.run(|| device::open_tap(&spec.ifname, spec.persistent))?;
+            PortFd::Tap(fd, features)
+        }
+        Kind::Veth => {
+            target.run(|| Links::open()?.add_veth(&spec.ifname, &spec.peer_name, switch_side.as_fd()))?;
+            undo.push(|| drop(delete(target, &spec.ifname)));
+            open_peer(switch_side, &spec.peer_name)?
+        }
+    };
+    if spec.kind == Kind::Tap {
+        undo.push(|| drop(delete(target, &spec.ifname)));
+    }
+    target.run(|| configure(spec))?;
+    undo.keep();
+    Ok(port)
+}
+
+fn open_peer(switch_side: &Netns, peer: &str) -> Result<PortFd> {
+    switch_side.run(|| {
+        let mut links = Links::open()?;
+        // Nothing of ours speaks on this end: no addresses, no neighbour discovery.
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{peer}/disable_ipv6"), "1").ok();
+        links.set_mtu(peer, MAX_VETH_MTU).ok();
+        links.set_up(peer, true)?;
+        let (fd, features) = device::open_packet(peer, true)?;
+        Ok(PortFd::Packet(fd, features))
+    })
+}
+
+/// The switch's end takes whatever the sandbox's end may send.
+const MAX_VETH_MTU: u32 = 65_535;
+
+fn configure(spec: &EndpointSpec) -> Result<()> {
+    let name = &spec.ifname;
+    let mut links = Links::open()?;
+    if let Some(mac) = spec.mac {
+        links.set_mac(name, mac)?;
+    }
+    links.set_mtu(name, spec.mtu)?;
+    links.set_up(name, true)?;
+    for &address in &spec.addresses {
+        links.add_address(name, address)?;
+    }
+    for &gateway in &spec.gateways {
+        let everything = default_route(gateway);
+        links.add_route(name, everything, gateway)?;
+    }
+    Ok(())
+}
+
+fn default_route(gateway: IpAddr) -> IpNetwork {
+    let unspecified = match gateway {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    IpNetwork::new(unspecified, 0).unwrap_or_else(|_| IpNetwork::from(unspecified))
+}
+
+/// Opens the switch's end of an endpoint that another process made: a persistent TAP, or the
+/// remembered end of a veth pair. Addresses and routes inside are as they were.
+///
+/// # Errors
+/// When the device is gone.
+pub fn reattach(target: &Netns, switch_side: &Netns, kind: Kind, ifname: &str, peer_name: &str) -> Result<PortFd> {
+    match kind {
+        Kind::Tap => target.run(|| {
+            // Without this a TAP of that name would be made anew.
+            Links::open()?.index_of(ifname)?;
+            let (fd, features) = device::open_tap(ifname, true)?;
+            Ok(PortFd::Tap(fd, features))
+        }),
+        Kind::Veth => open_peer(switch_side, peer_name),
+    }
+}
+
+/// Opens a port on a device that is not ours. It is left as it is, but for promiscuous mode while the port is open.
+///
+/// # Errors
+/// When there is no such device.
+pub fn open_device(namespace: &Netns, name: &str) -> Result<PortFd> {
+    namespace.run(|| {
+        let (fd, features) = device::open_packet(name, true)?;
+        Ok(PortFd::Packet(fd, features))
+    })
+}
+
+/// Removes the device inside the namespace (and with it the other end of a veth).
+///
+/// # Errors
+/// When it is gone already.
+pub fn delete(target: &Netns, ifname: &str) -> Result<()> {
+    target.run(|| Links::open()?.delete(ifname))
+}
+
+/// Moves a device to another namespace, with its addresses, and sets it up there.
+///
+/// # Errors
+/// When the name is taken there; the device is then where it was.
+pub fn move_endpoint(from: &Netns, to: &Netns, ifname: &str, new_name: &str, gateways: &[IpAddr]) -> Result<()> {
+    // Moving takes addresses away, so they are read before.
+    let addresses: Vec<IpNetwork> = from.run(|| Links::open()?.list())?.into_iter().find(|link| link.name == ifname).map_or_else(Vec::new, |link| {
+        link.addresses.into_iter().filter(|address| !matches!(address.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
+    });
+    from.run(|| Links::open()?.move_to(ifname, to.as_fd(), Some(new_name)))?;
+    to.run(|| {
+        let mut links = Links::open()?;
+        links.set_up(new_name, true)?;
+        for &address in &addresses {
+            links.add_address(new_name, address)?;
+        }
+        for &gateway in gateways {
+            links.add_route(new_name, default_route(gateway), gateway)?;
+        }
+        Ok(())
+    })
+}
