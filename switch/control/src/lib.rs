@@ -1,1 +1,12 @@
-//! Desired state, IPAM, plan, configuration and wire types (pure).
+//! Desired state and the words for it: model, IPAM, configuration, wire types. Pure.
+
+pub mod api;
+pub mod config;
+mod error;
+mod ipam;
+mod model;
+mod state;
+
+pub use error::{Code, ControlError, Result};
+pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NetnsTarget, Network, Pool, Process, Sandbox, Vlan};
+pub use state::{StateError, decode, encode};

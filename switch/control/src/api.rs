@@ -1,0 +1,319 @@
+//! Bodies of the native HTTP+JSON API. Unknown fields are refused by name.
+
+use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{EndpointKind, L2, NetnsTarget, Vlan};
+
+/// `POST /v1/networks`; also a `[[network]]` of an `up` file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NetworkCreate {
+    /// Unique name.
+    pub name: String,
+    /// `bridge` (the default).
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// Address pools; the next free private one when empty.
+    #[serde(default, alias = "subnet", deserialize_with = "one_or_many")]
+    pub subnets: Vec<IpNetwork>,
+    /// Gateway of each pool, by order; the first address when missing.
+    #[serde(default, alias = "gateway", deserialize_with = "one_or_many")]
+    pub gateways: Vec<IpAddr>,
+    /// Part of the first pool that is handed out.
+    #[serde(default)]
+    pub ip_range: Option<IpNetwork>,
+    /// Addresses never handed out, by label.
+    #[serde(default)]
+    pub aux_addresses: BTreeMap<String, IpAddr>,
+    /// No way out: no default route.
+    #[serde(default)]
+    pub internal: bool,
+    /// Largest packet, bytes (default 1500).
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// How it forwards.
+    #[serde(default)]
+    pub l2: L2,
+    /// No addresses at all.
+    #[serde(default)]
+    pub no_ipam: bool,
+    /// Idle time after which a learned address is forgotten, seconds.
+    #[serde(default)]
+    pub ageing_s: Option<u32>,
+    /// Free text by key.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A sandbox's wish to be in a network; also in an `up` file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EndpointCreate {
+    /// Name or id of the network.
+    pub network: String,
+    /// IPv4 address; the next free one when missing.
+    #[serde(default)]
+    pub ip: Option<Ipv4Addr>,
+    /// IPv6 address; the next free one when missing.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
+    /// Ethernet address; derived from the IPv4 address when missing.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// Name inside; the next free `ethN` when missing.
+    #[serde(default)]
+    pub ifname: Option<String>,
+    /// TAP or veth; what the machine allows when missing.
+    #[serde(default)]
+    pub kind: Option<EndpointKind>,
+    /// Largest packet, bytes; the network's when missing.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// VLAN membership.
+    #[serde(default)]
+    pub vlan: Option<Vlan>,
+    /// Talks only to ports that are not isolated.
+    #[serde(default)]
+    pub isolated: bool,
+    /// Split-horizon group.
+    #[serde(default)]
+    pub horizon: Option<u32>,
+    /// Source guard; on for sandboxes that we made, off for others, when missing.
+    #[serde(default)]
+    pub guard: Option<bool>,
+    /// Further names.
+    #[serde(default, alias = "alias")]
+    pub aliases: Vec<String>,
+}
+
+/// `POST /v1/sandboxes`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SandboxCreate {
+    /// Unique name; made up when missing.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Whose network namespace.
+    #[serde(default)]
+    pub netns: NetnsTarget,
+    /// Networks to join.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointCreate>,
+    /// Command to start, detached.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Added to its environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Host name inside.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Remove when its process ends.
+    #[serde(default)]
+    pub auto_remove: bool,
+}
+
+/// `POST /v1/sandboxes/{id}/process`: the caller started a process inside.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessStarted {
+    /// Its id, as the caller sees it.
+    pub pid: i32,
+}
+
+/// `POST /v1/attach`: a namespace or device that is not ours joins a network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Attach {
+    /// What joins.
+    pub target: NetnsTarget,
+    /// How.
+    pub endpoint: EndpointCreate,
+}
+
+/// `POST /v1/detach`: by port name, or by network and target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Detach {
+    /// Name of a port.
+    #[serde(default)]
+    pub port: Option<String>,
+    /// Name or id of a network.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// What leaves it.
+    #[serde(default)]
+    pub target: Option<NetnsTarget>,
+}
+
+/// `PATCH /v1/ports/{name}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PortPatch {
+    /// Forwarding and carrier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
+    /// Largest packet, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Isolation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
+}
+
+/// `POST /v1/ports/{name}/move`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PortMove {
+    /// Where to.
+    pub target: NetnsTarget,
+    /// Name there; as before when missing.
+    #[serde(default)]
+    pub ifname: Option<String>,
+}
+
+/// `POST` and `DELETE /v1/fdb`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FdbEdit {
+    /// The network.
+    pub network: String,
+    /// The station.
+    pub mac: String,
+    /// Its VLAN.
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// The port it is behind (to add).
+    #[serde(default)]
+    pub port: Option<String>,
+}
+
+/// `GET /v1/info`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Info {
+    /// Of the program.
+    pub version: String,
+    /// Of the daemon; a rootless one's user and mount namespace are found by it.
+    pub pid: i32,
+    /// Without root.
+    pub rootless: bool,
+    /// `io_uring` or `epoll`.
+    pub io: String,
+    /// Port kind chosen by default, and why.
+    pub kind: EndpointKind,
+    /// Why.
+    pub kind_reason: String,
+    /// Where pins and logs are.
+    pub run_dir: String,
+}
+
+/// An FDB entry; keys as in `bridge -j fdb`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// The station.
+    pub mac: String,
+    /// The port it is behind.
+    pub ifname: String,
+    /// Its VLAN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Always empty.
+    pub flags: Vec<String>,
+    /// The network.
+    pub master: String,
+    /// `permanent`, or empty.
+    pub state: String,
+    /// Seconds since last seen.
+    pub used: u64,
+}
+
+/// A port as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortInfo {
+    /// Unique name, `SANDBOX:IFNAME`.
+    pub name: String,
+    /// The network.
+    pub network: String,
+    /// The sandbox or device behind it.
+    pub sandbox: String,
+    /// Interface inside.
+    pub ifname: String,
+    /// TAP, veth, or device.
+    pub kind: String,
+    /// Forwarding.
+    pub up: bool,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+    /// Ethernet address inside.
+    pub mac: String,
+    /// Addresses inside.
+    pub addresses: Vec<IpNetwork>,
+    /// Isolation.
+    pub isolated: bool,
+    /// VLAN membership.
+    pub vlan: Option<Vlan>,
+    /// Frames in.
+    pub rx_frames: u64,
+    /// Bytes in.
+    pub rx_bytes: u64,
+    /// Frames out.
+    pub tx_frames: u64,
+    /// Bytes out.
+    pub tx_bytes: u64,
+    /// Drops by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// A bridge as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BridgeInfo {
+    /// The network.
+    pub name: String,
+    /// brctl's form: priority and an address.
+    pub id: String,
+    /// Always false.
+    pub stp: bool,
+    /// Ports by name.
+    pub interfaces: Vec<String>,
+    /// Stations known.
+    pub fdb_entries: usize,
+}
+
+/// `GET /v1/stats`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stats {
+    /// Networks.
+    pub bridges: usize,
+    /// Ports.
+    pub ports: usize,
+    /// Stations known.
+    pub fdb_entries: usize,
+    /// Frames in.
+    pub rx_frames: u64,
+    /// Frames out.
+    pub tx_frames: u64,
+    /// Drops by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Buffers in use: small, large.
+    pub buffers: [usize; 2],
+}
+
+fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an address such as 10.0.0.0/24, or a list of them")]
+    enum OneOrMany<T> {
+        One(T),
+        Many(Vec<T>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+    })
+}

@@ -1,0 +1,104 @@
+//! The declarative file of `weft up`: networks, and sandboxes with a command each.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::{
+    api::{EndpointCreate, NetworkCreate, SandboxCreate},
+    model::NetnsTarget,
+};
+
+/// A whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpFile {
+    /// `[[network]]`.
+    #[serde(default, rename = "network")]
+    pub networks: Vec<NetworkCreate>,
+    /// `[[sandbox]]`.
+    #[serde(default, rename = "sandbox")]
+    pub sandboxes: Vec<SandboxEntry>,
+}
+
+/// A `[[sandbox]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SandboxEntry {
+    /// Unique name.
+    pub name: String,
+    /// Networks to join.
+    #[serde(default, rename = "endpoint", alias = "endpoints")]
+    pub endpoints: Vec<EndpointCreate>,
+    /// Program and arguments.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Added to its environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Host name inside; the name when missing.
+    #[serde(default)]
+    pub hostname: Option<String>,
+}
+
+impl UpFile {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// With line, column and key of what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        for sandbox in &file.sandboxes {
+            for endpoint in &sandbox.endpoints {
+                let known = endpoint.network == "bridge" || file.networks.iter().any(|network| network.name == endpoint.network);
+                if !known {
+                    return Err(format!("sandbox {:?} wants to join network {:?}, which no [[network]] defines", sandbox.name, endpoint.network));
+                }
+            }
+        }
+        Ok(file)
+    }
+}
+
+impl SandboxEntry {
+    /// The API's form.
+    #[must_use]
+    pub fn request(&self) -> SandboxCreate {
+        SandboxCreate {
+            name: Some(self.name.clone()),
+            netns: NetnsTarget::New,
+            endpoints: self.endpoints.clone(),
+            command: self.command.clone(),
+            env: self.env.clone(),
+            hostname: self.hostname.clone().or_else(|| Some(self.name.clone())),
+            auto_remove: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_networks_and_sandboxes() {
+        let file = UpFile::parse(
+            "[[network]]\nname = \"lab\"\nsubnet = \"10.9.0.0/24\"\n\n[[sandbox]]\nname = \"a\"\nendpoint = [{ network = \"lab\", ip = \"10.9.0.5\" }]\ncommand = [\"sleep\", \"1\"]\n",
+        )
+        .unwrap();
+        assert_eq!(file.networks[0].subnets[0].to_string(), "10.9.0.0/24");
+        assert_eq!(file.sandboxes[0].endpoints[0].ip, Some("10.9.0.5".parse().unwrap()));
+    }
+
+    #[test]
+    fn mistakes_are_shown_with_line_and_key() {
+        for (text, wanted) in [
+            ("[[network]]\nname = \"lab\"\nsubmet = \"10.9.0.0/24\"\n", ["line 3", "submet"]),
+            ("[[network]]\nname = \"lab\"\nmtu = \"big\"\n", ["line 3", "mtu"]),
+            ("[[sandbox]]\nname = \"a\"\nendpoint = [{ network = \"nope\" }]\n", ["\"a\"", "\"nope\""]),
+        ] {
+            let error = UpFile::parse(text).unwrap_err();
+            assert!(wanted.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+}

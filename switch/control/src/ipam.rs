@@ -1,0 +1,104 @@
+//! Address management: which address next. Leases are not kept here: the endpoints are the leases,
+//! so there is nothing to leak.
+
+use std::{collections::BTreeSet, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
+
+use ipnetwork::IpNetwork;
+
+/// The next free address after `cursor`, going round once: what was just given back is not handed
+/// out at once. Work is bounded by the addresses in use, whatever the size of the pool.
+pub(crate) fn next_free(range: IpNetwork, cursor: Option<IpAddr>, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    let (first, last) = usable(range);
+    let start = cursor.map(number).filter(|&at| at >= first && at < last).map_or(first, |at| at + 1);
+    let free = |mut at: u128, end: u128| {
+        while at <= end {
+            let address = address(range, at);
+            if !used.contains(&address) {
+                return Some(address);
+            }
+            at += 1;
+        }
+        None
+    };
+    free(start, last).or_else(|| free(first, start.saturating_sub(1)))
+}
+
+/// First and last address that a host may have. IPv4 keeps the network and broadcast addresses out
+/// (but for /31 and /32, RFC 3021); IPv6 the subnet-router anycast address (RFC 4291 2.6.1).
+fn usable(range: IpNetwork) -> (u128, u128) {
+    let (first, last) = (number(range.network()), number(range.broadcast()));
+    match range {
+        IpNetwork::V4(v4) if v4.prefix() >= 31 => (first, last),
+        IpNetwork::V4(_) => (first + 1, last - 1),
+        IpNetwork::V6(v6) if v6.prefix() >= 127 => (first, last),
+        IpNetwork::V6(_) => (first + 1, last),
+    }
+}
+
+/// The first usable address: the gateway unless another is given.
+pub(crate) fn first_usable(subnet: IpNetwork) -> IpAddr {
+    address(subnet, usable(subnet).0)
+}
+
+/// True when a host of the subnet may have the address.
+pub(crate) fn is_usable(subnet: IpNetwork, at: IpAddr) -> bool {
+    let (first, last) = usable(subnet);
+    at.is_ipv4() == subnet.is_ipv4() && (first..=last).contains(&number(at))
+}
+
+/// True when the two share an address.
+pub(crate) fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
+}
+
+/// Docker's default pools: 172.17/16 ... 172.31/16, then 192.168.0/20 ... 192.168.240/20.
+pub(crate) fn default_pools() -> impl Iterator<Item = IpNetwork> {
+    let large = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
+    let small = (0..16).map(|third| (Ipv4Addr::new(192, 168, third * 16, 0), 20));
+    large.chain(small).filter_map(|(network, prefix)| IpNetwork::new(network.into(), prefix).ok())
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+fn address(like: IpNetwork, number: u128) -> IpAddr {
+    match like {
+        IpNetwork::V4(_) => Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        IpNetwork::V6(_) => Ipv6Addr::from_bits(number).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goes_round_and_ends() {
+        let range: IpNetwork = "10.0.0.0/29".parse().unwrap();
+        let mut used: BTreeSet<IpAddr> = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
+        let mut cursor = None;
+        for expected in 2..=6 {
+            cursor = next_free(range, cursor, &used);
+            assert_eq!(cursor, Some(Ipv4Addr::new(10, 0, 0, expected).into()));
+            used.extend(cursor);
+        }
+        assert_eq!(next_free(range, cursor, &used), None);
+        used.remove(&"10.0.0.3".parse().unwrap());
+        assert_eq!(next_free(range, cursor, &used), Some("10.0.0.3".parse().unwrap()));
+    }
+
+    #[test]
+    fn edges() {
+        assert!(!is_usable("10.0.0.0/24".parse().unwrap(), "10.0.0.255".parse().unwrap()));
+        assert!(is_usable("10.0.0.0/31".parse().unwrap(), "10.0.0.1".parse().unwrap()));
+        assert!(!is_usable("fd00::/64".parse().unwrap(), "fd00::".parse().unwrap()));
+        assert!(overlap("10.0.0.0/8".parse().unwrap(), "10.9.0.0/24".parse().unwrap()));
+        assert_eq!(default_pools().count(), 31);
+        let huge: IpNetwork = "fd00::/64".parse().unwrap();
+        assert_eq!(next_free(huge, None, &BTreeSet::new()), Some("fd00::1".parse().unwrap()));
+    }
+}

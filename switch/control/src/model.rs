@@ -1,0 +1,675 @@
+//! Networks, sandboxes and their endpoints: the desired state, which is data.
+//!
+//! Each change validates everything first and either happens whole or not at all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+use packet::{Mac, UnicastMac, VlanId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{EndpointCreate, NetworkCreate, SandboxCreate},
+    error::{Code, ControlError, Result},
+    ipam,
+};
+
+/// Smallest MTU: RFC 791's 68 bytes.
+const MTU_MIN: u32 = 68;
+/// Largest MTU: what a TAP takes (65535 less an Ethernet header).
+const MTU_MAX: u32 = 65_521;
+const MTU_DEFAULT: u32 = 1500;
+const AGEING_DEFAULT_S: u32 = 300;
+
+/// How a network forwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum L2 {
+    /// 802.1D.
+    #[default]
+    Bridge,
+    /// Everything passes.
+    Transparent,
+    /// A repeater.
+    Hub,
+}
+
+/// What carries an endpoint's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// A TAP device inside.
+    Tap,
+    /// A veth pair with a packet socket.
+    Veth,
+    /// A packet socket on a device of the host.
+    Device,
+}
+
+impl fmt::Display for EndpointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tap => "tap",
+            Self::Veth => "veth",
+            Self::Device => "device",
+        })
+    }
+}
+
+/// 802.1Q membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Vlan {
+    /// Untagged member of one VLAN.
+    Access(u16),
+    /// Tagged member of these (of all when empty), untagged of `native`.
+    Trunk {
+        /// Members.
+        #[serde(default)]
+        allowed: Vec<u16>,
+        /// VLAN of untagged frames.
+        #[serde(default)]
+        native: Option<u16>,
+    },
+}
+
+/// Whose network namespace a sandbox is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetnsTarget {
+    /// A new one, ours.
+    #[default]
+    New,
+    /// The host's.
+    Host,
+    /// By `ip netns` name.
+    Name(String),
+    /// Of a process.
+    Pid(i32),
+    /// By path.
+    Path(String),
+    /// No namespace: a device of the host joins.
+    Device(String),
+}
+
+/// An address pool of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The subnet.
+    pub subnet: IpNetwork,
+    /// Reserved for the network itself.
+    pub gateway: IpAddr,
+    /// Part of the subnet that is handed out.
+    pub range: IpNetwork,
+    /// Last address handed out.
+    pub cursor: Option<IpAddr>,
+}
+
+/// A network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Network {
+    /// 64 hex digits.
+    pub id: String,
+    /// Unique name.
+    pub name: String,
+    /// `bridge`.
+    pub driver: String,
+    /// How it forwards.
+    pub l2: L2,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+    /// No default route.
+    pub internal: bool,
+    /// Idle time of learned addresses, seconds.
+    pub ageing_s: u32,
+    /// At most one per family.
+    pub pools: Vec<Pool>,
+    /// Never handed out.
+    pub aux_addresses: BTreeMap<String, IpAddr>,
+    /// Free text by key.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A process of a sandbox; pid and start time name one process while the machine is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// Clock ticks since boot.
+    pub start: u64,
+}
+
+/// A sandbox: a network namespace, ours or another's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// 64 hex digits.
+    pub id: String,
+    /// Unique name.
+    pub name: String,
+    /// Whose namespace.
+    pub netns: NetnsTarget,
+    /// Device and inode of the namespace, once known: a name or pid may come to mean another.
+    pub identity: Option<(u64, u64)>,
+    /// What it was asked to run.
+    pub command: Vec<String>,
+    /// Added to the environment.
+    pub env: BTreeMap<String, String>,
+    /// Host name inside.
+    pub hostname: Option<String>,
+    /// Remove when the process ends.
+    pub auto_remove: bool,
+    /// Its process, while it runs.
+    pub process: Option<Process>,
+    /// Its networks.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Sandbox {
+    /// Whether the namespace is ours to make and remove.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.netns == NetnsTarget::New
+    }
+}
+
+/// A sandbox's membership in a network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hex digits.
+    pub id: String,
+    /// Id of the network.
+    pub network: String,
+    /// Name inside.
+    pub ifname: String,
+    /// What carries the frames.
+    pub kind: EndpointKind,
+    /// Ethernet address.
+    pub mac: String,
+    /// Addresses with the subnet's prefix length.
+    pub addresses: Vec<IpNetwork>,
+    /// Default routes.
+    pub gateways: Vec<IpAddr>,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+    /// VLAN membership.
+    pub vlan: Option<Vlan>,
+    /// Isolation.
+    pub isolated: bool,
+    /// Split-horizon group.
+    pub horizon: Option<u32>,
+    /// Source guard.
+    pub guard: bool,
+    /// Further names.
+    pub aliases: Vec<String>,
+}
+
+impl Endpoint {
+    /// Name of the switch's end of a veth pair: 15 characters from the id.
+    #[must_use]
+    pub fn peer_name(&self) -> String {
+        format!("wv{}", &self.id[..13])
+    }
+}
+
+/// Everything that is wanted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Model {
+    /// By id.
+    pub networks: BTreeMap<String, Network>,
+    /// By id.
+    pub sandboxes: BTreeMap<String, Sandbox>,
+}
+
+impl Model {
+    /// The network of that name, id or unique id prefix.
+    ///
+    /// # Errors
+    /// When there is none, or several.
+    pub fn network(&self, reference: &str) -> Result<&Network> {
+        let found = resolve(reference, self.networks.values(), |network| (&network.id, &network.name));
+        found.map_err(|several| missing("network", reference, several, "`weft network ls` lists them"))
+    }
+
+    /// The sandbox of that name, id or unique id prefix.
+    ///
+    /// # Errors
+    /// When there is none, or several.
+    pub fn sandbox(&self, reference: &str) -> Result<&Sandbox> {
+        let found = resolve(reference, self.sandboxes.values(), |sandbox| (&sandbox.id, &sandbox.name));
+        found.map_err(|several| missing("sandbox", reference, several, "`weft ps` lists them"))
+    }
+
+    /// The endpoint whose port has that name (`SANDBOX:IFNAME`), with its sandbox.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn port(&self, name: &str) -> Result<(&Sandbox, &Endpoint)> {
+        let all = self.sandboxes.values().flat_map(|sandbox| sandbox.endpoints.iter().map(move |endpoint| (sandbox, endpoint)));
+        let mut found = all.filter(|(sandbox, endpoint)| port_name(sandbox, endpoint) == name || (endpoint.id.starts_with(name) && name.len() >= 6));
+        found.next().ok_or_else(|| missing("port", name, false, "`weft port ls` lists them"))
+    }
+
+    /// Makes a network; gives its id.
+    ///
+    /// # Errors
+    /// When the name is taken or a value makes no sense.
+    pub fn create_network(&mut self, request: &NetworkCreate, id: String) -> Result<String> {
+        check_object_name("network", &request.name)?;
+        if self.networks.values().any(|network| network.name == request.name) || matches!(request.name.as_str(), "host" | "none") {
+            return Err(ControlError::new(Code::Exists, &request.name, format!("network with name {} already exists", request.name)));
+        }
+        let driver = request.driver.as_deref().unwrap_or("bridge");
+        if driver != "bridge" {
+            return Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint("the driver `bridge` is there"));
+        }
+        let mtu = check_mtu(request.mtu.unwrap_or(MTU_DEFAULT))?;
+        let pools = self.pools_of(request)?;
+        for (label, address) in &request.aux_addresses {
+            if !pools.iter().any(|pool| ipam::is_usable(pool.subnet, *address)) {
+                return Err(invalid(label, format!("auxiliary address {label}={address} is not in the network's subnet")));
+            }
+        }
+        let network = Network {
+            id: id.clone(),
+            name: request.name.clone(),
+            driver: driver.into(),
+            l2: request.l2,
+            mtu,
+            internal: request.internal,
+            ageing_s: request.ageing_s.unwrap_or(AGEING_DEFAULT_S),
+            pools,
+            aux_addresses: request.aux_addresses.clone(),
+            labels: request.labels.clone(),
+        };
+        self.networks.insert(id.clone(), network);
+        Ok(id)
+    }
+
+    fn pools_of(&self, request: &NetworkCreate) -> Result<Vec<Pool>> {
+        let mut subnets = request.subnets.clone();
+        if request.no_ipam {
+            if !subnets.is_empty() {
+                return Err(invalid(&request.name, "a network without IPAM has no subnet: leave one of the two out"));
+            }
+            return Ok(Vec::new());
+        }
+        if subnets.is_empty() {
+            let free = ipam::default_pools().find(|pool| self.overlapping(*pool).is_none());
+            subnets.push(free.ok_or_else(|| ControlError::new(Code::Exhausted, &request.name, "all predefined address pools are in use").hint("give --subnet"))?);
+        }
+        if subnets.len() > 2 || (subnets.len() == 2 && subnets[0].is_ipv4() == subnets[1].is_ipv4()) {
+            return Err(invalid(&request.name, "at most one IPv4 and one IPv6 subnet per network"));
+        }
+        for gateway in &request.gateways {
+            if !subnets.iter().any(|subnet| ipam::is_usable(*subnet, *gateway)) {
+                return Err(invalid(gateway.to_string(), format!("gateway {gateway} is not a host address in the subnet {}", join(&subnets)))
+                    .hint("choose one inside, or leave --gateway out"));
+            }
+        }
+        let mut pools = Vec::new();
+        for subnet in subnets {
+            if subnet.ip() != subnet.network() {
+                return Err(invalid(subnet.to_string(), format!("{subnet} has host bits set")).hint(format!("did you mean {}/{}?", subnet.network(), subnet.prefix())));
+            }
+            if let Some(other) = self.overlapping(subnet) {
+                return Err(ControlError::new(Code::Conflict, subnet.to_string(), format!("subnet {subnet} overlaps with network {other}"))
+                    .hint("choose another --subnet, or remove that network"));
+            }
+            let range = match request.ip_range {
+                Some(range) if range.is_ipv4() == subnet.is_ipv4() => {
+                    if !(subnet.contains(range.network()) && subnet.contains(range.broadcast())) {
+                        return Err(invalid(range.to_string(), format!("--ip-range {range} is not inside the subnet {subnet}")));
+                    }
+                    range
+                }
+                _ => subnet,
+            };
+            let given = request.gateways.iter().find(|gateway| gateway.is_ipv4() == subnet.is_ipv4());
+            let gateway = given.copied().unwrap_or_else(|| ipam::first_usable(subnet));
+            pools.push(Pool { subnet, gateway, range, cursor: None });
+        }
+        Ok(pools)
+    }
+
+    fn overlapping(&self, subnet: IpNetwork) -> Option<&str> {
+        let taken = |network: &&Network| network.pools.iter().any(|pool| ipam::overlap(pool.subnet, subnet));
+        self.networks.values().find(taken).map(|network| network.name.as_str())
+    }
+
+    /// Removes a network that nobody is in; gives it back.
+    ///
+    /// # Errors
+    /// When there is none, or it is in use.
+    pub fn remove_network(&mut self, reference: &str) -> Result<Network> {
+        if matches!(reference, "bridge" | "host" | "none") {
+            return Err(ControlError::new(Code::Conflict, reference, format!("{reference} is a pre-defined network and cannot be removed")));
+        }
+        let network = self.network(reference)?;
+        let members: Vec<_> = self.members(&network.id).map(|(sandbox, _)| sandbox.name.as_str()).collect();
+        if !members.is_empty() {
+            return Err(ControlError::new(Code::Conflict, &network.name, format!("network {} has active endpoints: {}", network.name, members.join(", ")))
+                .hint("remove or disconnect them first"));
+        }
+        let id = network.id.clone();
+        self.networks.remove(&id).ok_or_else(|| missing("network", reference, false, ""))
+    }
+
+    /// Endpoints of a network, with their sandboxes.
+    pub fn members<'a>(&'a self, network: &'a str) -> impl Iterator<Item = (&'a Sandbox, &'a Endpoint)> {
+        self.sandboxes.values().flat_map(move |sandbox| sandbox.endpoints.iter().filter(move |endpoint| endpoint.network == network).map(move |endpoint| (sandbox, endpoint)))
+    }
+
+    /// Makes a sandbox without endpoints; gives its id.
+    ///
+    /// # Errors
+    /// When the name is taken or a value makes no sense.
+    pub fn create_sandbox(&mut self, request: &SandboxCreate, id: String) -> Result<String> {
+        let name = request.name.clone().unwrap_or_else(|| id[..12].to_owned());
+        // Devices and foreign namespaces are named after what they are.
+        if request.netns == NetnsTarget::New {
+            check_object_name("sandbox", &name)?;
+        }
+        if self.sandboxes.values().any(|sandbox| sandbox.name == name) {
+            return Err(ControlError::new(Code::Exists, &name, format!("the name {name:?} is already in use by another sandbox")).hint("remove it (`weft rm`), or choose another name"));
+        }
+        if let Some(hostname) = &request.hostname
+            && (hostname.is_empty() || hostname.len() > 64 || hostname.bytes().any(|byte| byte == 0))
+        {
+            return Err(invalid(hostname, "a host name has 1 to 64 bytes"));
+        }
+        self.sandboxes.insert(
+            id.clone(),
+            Sandbox {
+                id: id.clone(),
+                name,
+                netns: request.netns.clone(),
+                identity: None,
+                command: request.command.clone(),
+                env: request.env.clone(),
+                hostname: request.hostname.clone(),
+                auto_remove: request.auto_remove,
+                process: None,
+                endpoints: Vec::new(),
+            },
+        );
+        Ok(id)
+    }
+
+    /// Puts a sandbox into a network: checks what was asked and chooses the rest.
+    ///
+    /// # Errors
+    /// When an address is taken, a pool is full or a value makes no sense.
+    pub fn create_endpoint(&mut self, sandbox_id: &str, request: &EndpointCreate, id: String, default_kind: EndpointKind) -> Result<Endpoint> {
+        let network = self.network(&request.network)?.clone();
+        let sandbox = self.sandboxes.get(sandbox_id).ok_or_else(|| missing("sandbox", sandbox_id, false, ""))?;
+        if sandbox.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
+            return Err(ControlError::new(Code::Exists, &sandbox.name, format!("endpoint {} already exists in network {}", sandbox.name, network.name)));
+        }
+        let device = match &sandbox.netns {
+            NetnsTarget::Device(name) => Some(name.clone()),
+            _ => None,
+        };
+        let (kind, ours, is_first) = (request.kind.unwrap_or(default_kind), sandbox.is_ours(), sandbox.endpoints.iter().all(|endpoint| endpoint.gateways.is_empty()));
+        let ifname = device.clone().or_else(|| request.ifname.clone()).unwrap_or_else(|| free_ifname(sandbox));
+        check_ifname(&ifname)?;
+        if sandbox.endpoints.iter().any(|endpoint| endpoint.ifname == ifname) {
+            return Err(ControlError::new(Code::Exists, &ifname, format!("{} already has an interface {ifname}", sandbox.name)));
+        }
+        let mtu = check_mtu(request.mtu.unwrap_or(network.mtu))?;
+        if let Some(vlan) = &request.vlan {
+            vlan.check()?;
+        }
+        let asked = [request.ip.map(IpAddr::V4), request.ip6.map(IpAddr::V6)];
+        let addresses = if device.is_some() { Vec::new() } else { self.choose_addresses(&network, asked)? };
+        let mac = match &request.mac {
+            Some(text) => self.check_mac(text, &network)?,
+            None => mac_for(&addresses, &id),
+        };
+        // The default route goes by the first network that has a way out.
+        let gateways = if network.internal || !is_first || !ours { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() };
+        let endpoint = Endpoint {
+            id,
+            network: network.id.clone(),
+            ifname,
+            kind: if device.is_some() { EndpointKind::Device } else { kind },
+            mac: mac.to_string(),
+            addresses,
+            gateways,
+            mtu,
+            vlan: request.vlan.clone(),
+            isolated: request.isolated,
+            horizon: request.horizon,
+            guard: request.guard.unwrap_or(ours),
+            aliases: request.aliases.clone(),
+        };
+        if let Some(network) = self.networks.get_mut(&network.id) {
+            for pool in &mut network.pools {
+                let given = endpoint.addresses.iter().find(|address| address.is_ipv4() == pool.subnet.is_ipv4());
+                pool.cursor = given.map(IpNetwork::ip).or(pool.cursor);
+            }
+        }
+        if let Some(sandbox) = self.sandboxes.get_mut(sandbox_id) {
+            sandbox.endpoints.push(endpoint.clone());
+        }
+        Ok(endpoint)
+    }
+
+    fn choose_addresses(&self, network: &Network, asked: [Option<IpAddr>; 2]) -> Result<Vec<IpNetwork>> {
+        let mut used: BTreeSet<IpAddr> = self.members(&network.id).flat_map(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip)).collect();
+        for address in asked.into_iter().flatten() {
+            if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.addresses.iter().any(|taken| taken.ip() == address)) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is already in use by {}", sandbox.name)));
+            }
+            if !network.pools.iter().any(|pool| ipam::is_usable(pool.subnet, address)) {
+                return Err(invalid(address.to_string(), format!("address {address} is not a host address in network {} ({})", network.name, join_pools(network))));
+            }
+        }
+        used.extend(network.pools.iter().map(|pool| pool.gateway));
+        used.extend(network.aux_addresses.values());
+        let mut chosen = Vec::new();
+        for pool in &network.pools {
+            let wanted = asked.into_iter().flatten().find(|address| address.is_ipv4() == pool.subnet.is_ipv4());
+            if wanted.is_some_and(|address| address == pool.gateway) {
+                return Err(ControlError::new(Code::Conflict, pool.gateway.to_string(), format!("address {} is the gateway of network {}", pool.gateway, network.name)));
+            }
+            let address = wanted.or_else(|| ipam::next_free(pool.range, pool.cursor, &used)).ok_or_else(|| {
+                ControlError::new(Code::Exhausted, &network.name, format!("no free address in network {} ({})", network.name, pool.range)).hint("remove endpoints, or make a larger network")
+            })?;
+            chosen.extend(IpNetwork::new(address, pool.subnet.prefix()));
+        }
+        Ok(chosen)
+    }
+
+    fn check_mac(&self, text: &str, network: &Network) -> Result<Mac> {
+        let mac: Mac = text.parse().map_err(|error| invalid(text, format!("{text}: {error}")))?;
+        if UnicastMac::new(mac).is_none() {
+            return Err(invalid(text, format!("{mac} is a multicast address (or zero): no station may have it")).hint("the second hex digit of a station's address is even"));
+        }
+        if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.mac == mac.to_string()) {
+            return Err(ControlError::new(Code::Conflict, text, format!("MAC address {mac} is already in use by {}", sandbox.name)));
+        }
+        Ok(mac)
+    }
+
+    /// Takes an endpoint away; gives it back.
+    pub fn remove_endpoint(&mut self, sandbox_id: &str, endpoint_id: &str) -> Option<Endpoint> {
+        let endpoints = &mut self.sandboxes.get_mut(sandbox_id)?.endpoints;
+        let at = endpoints.iter().position(|endpoint| endpoint.id == endpoint_id)?;
+        Some(endpoints.remove(at))
+    }
+}
+
+impl Vlan {
+    fn check(&self) -> Result<()> {
+        let ids: Vec<u16> = match self {
+            Self::Access(id) => vec![*id],
+            Self::Trunk { allowed, native } => allowed.iter().copied().chain(*native).collect(),
+        };
+        match ids.iter().find(|&&id| VlanId::new(id).is_none()) {
+            Some(bad) => Err(invalid(bad.to_string(), format!("VLAN {bad} is outside 1 to 4094"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The name of an endpoint's port.
+#[must_use]
+pub fn port_name(sandbox: &Sandbox, endpoint: &Endpoint) -> String {
+    format!("{}:{}", sandbox.name, endpoint.ifname)
+}
+
+fn resolve<'a, T>(reference: &str, all: impl Iterator<Item = &'a T> + Clone, names: impl Fn(&'a T) -> (&'a String, &'a String)) -> std::result::Result<&'a T, bool> {
+    if let Some(exact) = all.clone().find(|item| names(item).1 == reference || names(item).0 == reference) {
+        return Ok(exact);
+    }
+    let mut by_prefix = all.filter(|item| reference.len() >= 3 && names(item).0.starts_with(reference));
+    match (by_prefix.next(), by_prefix.next()) {
+        (Some(only), None) => Ok(only),
+        (found, _) => Err(found.is_some()),
+    }
+}
+
+fn missing(kind: &str, reference: &str, several: bool, hint: &str) -> ControlError {
+    let message = if several { format!("{reference:?} is the beginning of several {kind} ids") } else { format!("no such {kind}: {reference}") };
+    ControlError::new(Code::NotFound, reference, message).hint(hint)
+}
+
+fn invalid(subject: impl Into<String>, message: impl Into<String>) -> ControlError {
+    ControlError::new(Code::Invalid, subject, message)
+}
+
+fn check_object_name(kind: &str, name: &str) -> Result<()> {
+    let legal = name.len() <= 128
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if legal { Ok(()) } else { Err(invalid(name, format!("invalid {kind} name {name:?}: want [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 128"))) }
+}
+
+fn check_ifname(name: &str) -> Result<()> {
+    let legal = (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if legal { Ok(()) } else { Err(invalid(name, format!("invalid interface name {name:?}: want 1 to 15 bytes without `/`, `:` or blanks"))) }
+}
+
+fn check_mtu(mtu: u32) -> Result<u32> {
+    if (MTU_MIN..=MTU_MAX).contains(&mtu) { Ok(mtu) } else { Err(invalid(mtu.to_string(), format!("MTU {mtu} is outside {MTU_MIN} to {MTU_MAX}"))) }
+}
+
+fn free_ifname(sandbox: &Sandbox) -> String {
+    let names = (0..).map(|number| format!("eth{number}"));
+    names.into_iter().find(|name| sandbox.endpoints.iter().all(|endpoint| endpoint.ifname != *name)).unwrap_or_default()
+}
+
+/// 02:42 and the IPv4 address, as Docker does; without one, from the id.
+fn mac_for(addresses: &[IpNetwork], id: &str) -> Mac {
+    let v4 = addresses.iter().find_map(|address| match address {
+        IpNetwork::V4(v4) => Some(v4.ip().octets()),
+        IpNetwork::V6(_) => None,
+    });
+    let [a, b, c, d] = v4.unwrap_or_else(|| u32::from_str_radix(&id[..8], 16).unwrap_or(0).to_be_bytes());
+    Mac([0x02, 0x42, a, b, c, d])
+}
+
+fn join(subnets: &[IpNetwork]) -> String {
+    subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn join_pools(network: &Network) -> String {
+    if network.pools.is_empty() {
+        return "which has no subnet".into();
+    }
+    join(&network.pools.iter().map(|pool| pool.subnet).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> String {
+        format!("{number:064x}")
+    }
+
+    fn model_with(network: NetworkCreate) -> Model {
+        let mut model = Model::default();
+        model.create_network(&network, id(1)).unwrap();
+        model.create_sandbox(&SandboxCreate { name: Some("a".into()), ..sandbox() }, id(2)).unwrap();
+        model.create_sandbox(&SandboxCreate { name: Some("b".into()), ..sandbox() }, id(3)).unwrap();
+        model
+    }
+
+    fn sandbox() -> SandboxCreate {
+        SandboxCreate { name: None, netns: NetnsTarget::New, endpoints: vec![], command: vec![], env: BTreeMap::new(), hostname: None, auto_remove: false }
+    }
+
+    fn net(subnet: &str) -> NetworkCreate {
+        NetworkCreate { name: "net".into(), subnets: vec![subnet.parse().unwrap()], ..NetworkCreate::default() }
+    }
+
+    fn join_request() -> EndpointCreate {
+        EndpointCreate { network: "net".into(), ..EndpointCreate::default() }
+    }
+
+    #[test]
+    fn first_addresses_are_docker_s() {
+        let mut model = model_with(net("172.17.0.0/16"));
+        let first = model.create_endpoint(&id(2), &join_request(), id(4), EndpointKind::Tap).unwrap();
+        let second = model.create_endpoint(&id(3), &join_request(), id(5), EndpointKind::Tap).unwrap();
+        assert_eq!(first.addresses[0].to_string(), "172.17.0.2/16");
+        assert_eq!((second.addresses[0].to_string().as_str(), second.mac.as_str()), ("172.17.0.3/16", "02:42:ac:11:00:03"));
+        assert_eq!(first.gateways, vec!["172.17.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!((first.ifname.as_str(), first.guard), ("eth0", true));
+    }
+
+    #[test]
+    fn without_a_subnet_the_next_free_pool() {
+        let mut model = model_with(net("172.17.0.0/16"));
+        model.create_network(&NetworkCreate { name: "second".into(), ..NetworkCreate::default() }, id(9)).unwrap();
+        assert_eq!(model.network("second").unwrap().pools[0].subnet.to_string(), "172.18.0.0/16");
+    }
+
+    #[test]
+    fn refusals_name_the_culprit_and_change_nothing() {
+        let mut model = model_with(net("10.0.0.0/29"));
+        let before = serde_json::to_string(&model).unwrap();
+        let gateway = NetworkCreate { name: "x".into(), subnets: vec!["10.1.0.0/24".parse().unwrap()], gateways: vec!["10.2.0.1".parse().unwrap()], ..NetworkCreate::default() };
+        for (request, culprit) in [
+            (NetworkCreate { name: "net".into(), ..NetworkCreate::default() }, "net"),
+            (NetworkCreate { name: "a/b".into(), ..NetworkCreate::default() }, "a/b"),
+            (NetworkCreate { name: "x".into(), subnets: vec!["10.0.0.0/8".parse().unwrap()], ..NetworkCreate::default() }, "10.0.0.0/8"),
+            (NetworkCreate { name: "x".into(), subnets: vec!["10.1.0.7/24".parse().unwrap()], ..NetworkCreate::default() }, "10.1.0.7/24"),
+            (NetworkCreate { name: "x".into(), mtu: Some(10), ..NetworkCreate::default() }, "MTU 10"),
+            (NetworkCreate { name: "x".into(), driver: Some("foo".into()), ..NetworkCreate::default() }, "foo"),
+            (gateway, "10.2.0.1"),
+        ] {
+            let error = model.create_network(&request, id(8)).unwrap_err();
+            assert!(error.message.contains(culprit), "{error}");
+        }
+        for (request, culprit) in [
+            (EndpointCreate { mac: Some("01:00:5e:00:00:01".into()), ..join_request() }, "multicast"),
+            (EndpointCreate { mac: Some("02:00".into()), ..join_request() }, "02:00"),
+            (EndpointCreate { ip: Some("10.0.1.2".parse().unwrap()), ..join_request() }, "10.0.1.2"),
+            (EndpointCreate { ip: Some("10.0.0.1".parse().unwrap()), ..join_request() }, "gateway"),
+            (EndpointCreate { ifname: Some("1234567890123456".into()), ..join_request() }, "1234567890123456"),
+            (EndpointCreate { vlan: Some(Vlan::Access(4095)), ..join_request() }, "4095"),
+            (EndpointCreate { network: "nope".into(), ..EndpointCreate::default() }, "nope"),
+        ] {
+            let error = model.create_endpoint(&id(2), &request, id(8), EndpointKind::Tap).unwrap_err();
+            assert!(error.message.contains(culprit), "{error}");
+        }
+        assert_eq!(serde_json::to_string(&model).unwrap(), before);
+    }
+
+    #[test]
+    fn a_pool_fills_and_frees() {
+        let mut model = model_with(net("10.0.0.0/30"));
+        let endpoint = model.create_endpoint(&id(2), &join_request(), id(4), EndpointKind::Tap).unwrap();
+        let error = model.create_endpoint(&id(3), &join_request(), id(5), EndpointKind::Tap).unwrap_err();
+        assert_eq!(error.code, Code::Exhausted);
+        assert_eq!(model.remove_network("net").unwrap_err().code, Code::Conflict);
+        assert!(model.remove_endpoint(&id(2), &endpoint.id).is_some());
+        assert!(model.create_endpoint(&id(3), &join_request(), id(5), EndpointKind::Tap).is_ok());
+    }
+}
