@@ -41,7 +41,7 @@ pub struct EndpointSpec {
     pub gateways: Vec<IpAddr>,
     /// The device outlives our descriptor.
     pub persistent: bool,
-    /// For veth: name of the other end in the switch's namespace.
+    /// Name in the switch's namespace: of a veth's other end; of a TAP before it is moved.
     pub peer_name: String,
 }
 
@@ -53,7 +53,11 @@ pub fn attach(target: &Netns, switch_side: &Netns, spec: &EndpointSpec) -> Resul
     let mut undo = Undo::default();
     let port = match spec.kind {
         Kind::Tap => {
-            let (fd, features) = target.run(|| device::open_tap(&spec.ifname, spec.persistent))?;
+            // Made on our side and moved: a TAP's descriptor keeps the namespace where it was opened
+            // alive, and the target must be free to end.
+            let (fd, features) = switch_side.run(|| device::open_tap(&spec.peer_name, spec.persistent))?;
+            undo.push(|| drop(delete(switch_side, &spec.peer_name)));
+            switch_side.run(|| Links::open()?.move_to(&spec.peer_name, target.as_fd(), Some(&spec.ifname)))?;
             PortFd::Tap(fd, features)
         }
         Kind::Veth => {

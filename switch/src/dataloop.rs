@@ -46,7 +46,7 @@ const SPIN_MAX: Duration = Duration::from_micros(50);
 
 /// How ports are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IoBackend {
+pub(crate) enum IoBackend {
     /// io_uring where the kernel allows it.
     #[default]
     Auto,
@@ -58,7 +58,7 @@ pub enum IoBackend {
 
 /// What the loop needs to start.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LoopConfig {
+pub(crate) struct LoopConfig {
     /// How ports are read.
     pub io: IoBackend,
     /// Seeds the switch.
@@ -69,7 +69,7 @@ pub struct LoopConfig {
 
 /// What the loop tells control without being asked.
 #[derive(Clone, Debug)]
-pub enum LoopEvent {
+pub(crate) enum LoopEvent {
     /// From the switch.
     Switch(Event),
     /// The device behind a port is gone; the port is down until it is removed or gets another device.
@@ -78,7 +78,7 @@ pub enum LoopEvent {
 
 /// Why a port was not added.
 #[derive(Debug, thiserror::Error)]
-pub enum AddPortError {
+pub(crate) enum AddPortError {
     /// The switch refused it.
     #[error(transparent)]
     Refused(#[from] CommandError),
@@ -93,14 +93,14 @@ pub enum AddPortError {
 enum Request {
     Apply(Command, Sender<Result<Reply, CommandError>>),
     AddPort(PortConfig, PortDevice, Sender<Result<PortId, AddPortError>>),
-    SetDevice(PortId, PortDevice, Sender<Result<(), AddPortError>>),
+    SetCarrier(PortId, bool, Sender<io::Result<()>>),
     StartCapture(CaptureConfig, Sender<Result<(CaptureId, Requests<CaptureBytes>), CommandError>>),
     Shutdown,
 }
 
 /// Control's handle on the loop. Each call waits for the answer of one turn.
 #[derive(Clone)]
-pub struct DataPlane {
+pub(crate) struct DataPlane {
     requests: Sender<Request>,
     waker: Arc<Waker>,
     backend: &'static str,
@@ -117,7 +117,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// When the kernel refuses epoll, or io_uring where it was demanded.
-    pub fn start(config: LoopConfig, events: mpsc::Sender<LoopEvent>) -> io::Result<(Self, JoinHandle<()>)> {
+    pub(crate) fn start(config: LoopConfig, events: mpsc::Sender<LoopEvent>) -> io::Result<(Self, JoinHandle<()>)> {
         let (sender, requests) = bounded(REQUESTS);
         let (ready, started) = bounded(1);
         let thread = thread::Builder::new().name("dataplane".into()).spawn(move || {
@@ -137,7 +137,7 @@ impl DataPlane {
 
     /// `io_uring` or `epoll`.
     #[must_use]
-    pub fn backend(&self) -> &'static str {
+    pub(crate) fn backend(&self) -> &'static str {
         self.backend
     }
 
@@ -145,7 +145,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// As the switch answers.
-    pub fn apply(&self, command: Command) -> Result<Reply, CommandError> {
+    pub(crate) fn apply(&self, command: Command) -> Result<Reply, CommandError> {
         self.ask(|reply| Request::Apply(command, reply)).unwrap_or(Err(CommandError::TooMany("requests: the data plane has stopped")))
     }
 
@@ -153,23 +153,23 @@ impl DataPlane {
     ///
     /// # Errors
     /// When the switch or the kernel refuses; the device is then closed.
-    pub fn add_port(&self, config: PortConfig, device: PortDevice) -> Result<PortId, AddPortError> {
+    pub(crate) fn add_port(&self, config: PortConfig, device: PortDevice) -> Result<PortId, AddPortError> {
         self.ask(|reply| Request::AddPort(config, device, reply)).unwrap_or(Err(AddPortError::Stopped))
     }
 
-    /// Puts another device behind a port (after a re-attach).
+    /// Gives the TAP behind a port carrier, or takes it.
     ///
     /// # Errors
-    /// When the port is gone or the kernel refuses.
-    pub fn set_device(&self, port: PortId, device: PortDevice) -> Result<(), AddPortError> {
-        self.ask(|reply| Request::SetDevice(port, device, reply)).unwrap_or(Err(AddPortError::Stopped))
+    /// When there is no such TAP.
+    pub(crate) fn set_carrier(&self, port: PortId, on: bool) -> io::Result<()> {
+        self.ask(|reply| Request::SetCarrier(port, on, reply)).unwrap_or(Err(io::ErrorKind::BrokenPipe.into()))
     }
 
     /// Removes a port and closes its device.
     ///
     /// # Errors
     /// When there is no such port.
-    pub fn remove_port(&self, port: PortId) -> Result<(), CommandError> {
+    pub(crate) fn remove_port(&self, port: PortId) -> Result<(), CommandError> {
         self.apply(Command::RemovePort(port)).map(drop)
     }
 
@@ -177,12 +177,12 @@ impl DataPlane {
     ///
     /// # Errors
     /// As the switch answers.
-    pub fn start_capture(&self, config: CaptureConfig) -> Result<(CaptureId, Requests<CaptureBytes>), CommandError> {
+    pub(crate) fn start_capture(&self, config: CaptureConfig) -> Result<(CaptureId, Requests<CaptureBytes>), CommandError> {
         self.ask(|reply| Request::StartCapture(config, reply)).unwrap_or(Err(CommandError::TooMany("requests: the data plane has stopped")))
     }
 
     /// Ends the loop; all devices are closed.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         if self.requests.send(Request::Shutdown).is_ok() {
             drop(self.waker.wake());
         }
@@ -380,7 +380,7 @@ impl Loop {
             match request {
                 Request::Apply(command, reply) => drop(reply.send(self.apply(command, now))),
                 Request::AddPort(config, device, reply) => drop(reply.send(self.add_port(config, device, now))),
-                Request::SetDevice(port, device, reply) => drop(reply.send(self.set_device(port, device))),
+                Request::SetCarrier(port, on, reply) => drop(reply.send(self.set_carrier(port, on))),
                 Request::StartCapture(config, reply) => drop(reply.send(self.start_capture(config, now))),
                 Request::Shutdown => self.stopping = true,
             }
@@ -415,15 +415,6 @@ impl Loop {
             return Err(error.into());
         }
         Ok(port)
-    }
-
-    fn set_device(&mut self, port: PortId, device: PortDevice) -> Result<(), AddPortError> {
-        if self.slot_of(port).is_none() {
-            return Err(CommandError::NoSuchPort(port).into());
-        }
-        self.close(port);
-        self.lost.retain(|&lost| lost != port);
-        Ok(self.open(port, device)?)
     }
 
     fn open(&mut self, port: PortId, device: PortDevice) -> io::Result<()> {
@@ -474,6 +465,12 @@ impl Loop {
     fn slot_of(&self, port: PortId) -> Option<usize> {
         let (owner, _) = self.ports.get(port.index())?.as_ref()?;
         (*owner == port).then_some(port.index())
+    }
+
+    fn set_carrier(&self, port: PortId, on: bool) -> io::Result<()> {
+        let slot = self.slot_of(port).ok_or(io::ErrorKind::NotFound)?;
+        let Some((_, io)) = self.ports[slot].as_ref() else { return Err(io::ErrorKind::NotFound.into()) };
+        netns_setup::set_carrier(io.as_fd(), on).map_err(|error| io::Error::other(error.to_string()))
     }
 
     fn start_capture(&mut self, config: CaptureConfig, now: Instant) -> Result<(CaptureId, Requests<CaptureBytes>), CommandError> {

@@ -1,7 +1,15 @@
-//! The one binary.
+//! The one binary: `weft daemon`, `weft up`, and the command line that talks to them.
 
+mod cli;
+mod client;
+mod control;
 mod dataloop;
+mod dirs;
+mod doctor;
 mod io;
 mod sys;
+mod up;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -86,7 +86,7 @@ fn n11_host_port() {
     let one = lab.ns("r1");
     lab.weft("network create net --subnet 192.168.0.0/24").ok();
     lab.weft(&format!("attach net {} --ifname eth0 --ip 192.168.0.3", one.path())).ok();
-    lab.weft("attach net --host --ifname weft0 --ip 192.168.0.100").ok();
+    lab.weft("attach net --host-port --ifname weft0 --ip 192.168.0.100").ok();
     assert!(lab.host.pings("192.168.0.3"));
     assert!(one.pings("192.168.0.100"));
 }

@@ -4,5 +4,4 @@ mod capture;
 mod port;
 
 pub(crate) use capture::{CaptureBytes, CaptureWriter};
-pub use port::PortDevice;
-pub(crate) use port::{Lost, PortIo, ReadMode, Refused};
+pub(crate) use port::{PortDevice, PortIo, ReadMode};

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use dataplane::DropReason;
@@ -34,7 +34,7 @@ const QUEUE_SHARE: usize = 2;
 
 /// A device handed to the loop.
 #[derive(Debug)]
-pub enum PortDevice {
+pub(crate) enum PortDevice {
     /// A TAP, non-blocking.
     Tap {
         /// An open /dev/net/tun with its interface set.
@@ -97,6 +97,11 @@ impl PortIo {
     /// The descriptor, for mio.
     pub(crate) fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// The descriptor, to borrow.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Gives the port's reads to the ring.
@@ -290,11 +295,6 @@ impl PortIo {
             }
         }
         failed
-    }
-
-    /// True when frames wait for [`unblock`](Self::unblock).
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
     }
 
     fn header(&self, frame: &Frame) -> [u8; VIRTIO_NET_HDR_LEN] {

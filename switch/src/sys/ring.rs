@@ -253,7 +253,7 @@ impl Ring {
     /// Whether new work signals the descriptor; off while the loop is awake, since a signal costs.
     /// After switching it on, ask [`has_work`](Self::has_work) once more before sleeping.
     pub(crate) fn ring_the_bell(&mut self, on: bool) {
-        let mut completions = self.ring.completion();
+        let completions = self.ring.completion();
         if on { completions.enable_eventfd() } else { completions.disable_eventfd() }
     }
 

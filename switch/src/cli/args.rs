@@ -1,0 +1,481 @@
+//! The grammar. Words are Docker's and iproute2's where they have one.
+
+use std::{net::{IpAddr, Ipv4Addr, Ipv6Addr}, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
+use weft_control::{EndpointKind, L2};
+
+use crate::dataloop::IoBackend;
+
+/// A userspace virtual switch: networks for sandboxes, with no kernel bridge and no footprint on the host.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, infer_subcommands = true)]
+pub(super) struct Arguments {
+    /// Socket of the daemon, unix:///path
+    #[arg(short = 'H', long, global = true, env = "WEFT_HOST")]
+    pub(super) host: Option<String>,
+    /// Keep socket, state and pins in this directory
+    #[arg(long, global = true, env = "WEFT_STATE_DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Noun {
+    /// Run the switch in the foreground
+    Daemon(DaemonArguments),
+    /// Start a switch with networks and sandboxes from a file; Ctrl-C removes everything
+    Up(UpArguments),
+    /// Networks
+    Network {
+        #[command(subcommand)]
+        action: NetworkAction,
+    },
+    /// Run a command in a new sandbox
+    Run(RunArguments),
+    /// Run a command in a sandbox or namespace
+    Exec(ExecArguments),
+    /// List sandboxes
+    Ps(PsArguments),
+    /// Show sandboxes as JSON
+    Inspect {
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Always on: the output is JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove sandboxes
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Also running ones
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Output of a detached command
+    Logs { name: String },
+    /// Put a namespace, the host or a device into a network
+    Attach(Box<AttachArguments>),
+    /// Take it out again
+    Detach(DetachArguments),
+    /// Ports
+    Port {
+        #[command(subcommand)]
+        action: PortAction,
+    },
+    /// Change ports
+    Link {
+        #[command(subcommand)]
+        action: LinkAction,
+    },
+    /// Named namespaces, as `ip netns` knows them
+    Netns {
+        #[command(subcommand)]
+        action: NetnsAction,
+    },
+    /// The forwarding database
+    Fdb {
+        #[command(subcommand)]
+        action: FdbAction,
+    },
+    /// Bridges, as brctl shows them
+    Bridge {
+        #[command(subcommand)]
+        action: BridgeAction,
+    },
+    /// The same
+    #[command(hide = true)]
+    Brctl {
+        #[command(subcommand)]
+        action: BridgeAction,
+    },
+    /// Counters: totals, or by port
+    Stats {
+        /// Network; the word `show` may come before it
+        words: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// What happens, line by line
+    Events {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy frames to a pcapng file, or show them
+    Capture(CaptureArguments),
+    /// Links, addresses and routes as seen inside a sandbox
+    Ip(IpArguments),
+    /// What this machine allows, and what to do about the rest
+    Doctor {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print shell completions
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum Io {
+    /// io_uring where the kernel allows it
+    #[default]
+    Auto,
+    /// io_uring or nothing
+    Uring,
+    /// read, write, recvmmsg, sendmmsg
+    Epoll,
+}
+
+impl From<Io> for IoBackend {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Auto => Self::Auto,
+            Io::Uring => Self::Uring,
+            Io::Epoll => Self::Epoll,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DaemonArguments {
+    /// How ports are read
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) io: Io,
+    /// In a user namespace of its own, even as root
+    #[arg(long)]
+    pub(super) rootless: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpArguments {
+    pub(super) file: PathBuf,
+    /// Prove that it works, then end
+    #[arg(long)]
+    pub(super) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NetworkAction {
+    /// Make a network
+    Create(NetworkCreateArguments),
+    /// List networks
+    Ls {
+        /// Only ids
+        #[arg(short, long)]
+        quiet: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show networks as JSON
+    Inspect {
+        #[arg(required = true)]
+        networks: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove networks
+    Rm {
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Put a sandbox into a further network
+    Connect {
+        network: String,
+        sandbox: String,
+        #[command(flatten)]
+        endpoint: EndpointArguments,
+    },
+    /// Take a sandbox out of a network
+    Disconnect { network: String, sandbox: String },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NetworkCreateArguments {
+    pub(super) name: String,
+    /// Address pool, CIDR; one per family
+    #[arg(long)]
+    pub(super) subnet: Vec<IpNetwork>,
+    /// Reserved for the network itself; the first address by default
+    #[arg(long)]
+    pub(super) gateway: Vec<IpAddr>,
+    /// Part of the subnet that is handed out
+    #[arg(long)]
+    pub(super) ip_range: Option<IpNetwork>,
+    /// LABEL=ADDRESS, never handed out
+    #[arg(long)]
+    pub(super) aux_address: Vec<String>,
+    /// Largest packet, bytes
+    #[arg(long)]
+    pub(super) mtu: Option<u32>,
+    /// bridge, transparent or hub
+    #[arg(long, value_parser = parse_l2, default_value = "bridge")]
+    pub(super) l2: L2,
+    /// No default route
+    #[arg(long)]
+    pub(super) internal: bool,
+    /// KEY=VALUE
+    #[arg(long)]
+    pub(super) label: Vec<String>,
+    #[arg(short, long)]
+    pub(super) driver: Option<String>,
+    /// `null`: no addresses
+    #[arg(long)]
+    pub(super) ipam_driver: Option<String>,
+    /// Idle time of learned addresses, seconds
+    #[arg(long)]
+    pub(super) ageing: Option<u32>,
+}
+
+fn parse_l2(text: &str) -> Result<L2, String> {
+    match text {
+        "bridge" => Ok(L2::Bridge),
+        "transparent" => Ok(L2::Transparent),
+        "hub" => Ok(L2::Hub),
+        other => Err(format!("{other:?} is none of bridge, transparent, hub")),
+    }
+}
+
+fn parse_kind(text: &str) -> Result<EndpointKind, String> {
+    match text {
+        "tap" => Ok(EndpointKind::Tap),
+        "veth" => Ok(EndpointKind::Veth),
+        other => Err(format!("{other:?} is neither tap nor veth")),
+    }
+}
+
+/// How an endpoint is to be.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct EndpointArguments {
+    /// IPv4 address
+    #[arg(long)]
+    pub(super) ip: Option<Ipv4Addr>,
+    /// IPv6 address
+    #[arg(long)]
+    pub(super) ip6: Option<Ipv6Addr>,
+    /// Ethernet address
+    #[arg(long, alias = "mac-address")]
+    pub(super) mac: Option<String>,
+    /// Name inside
+    #[arg(long)]
+    pub(super) ifname: Option<String>,
+    /// tap or veth
+    #[arg(long, value_parser = parse_kind)]
+    pub(super) kind: Option<EndpointKind>,
+    /// Largest packet, bytes
+    #[arg(long)]
+    pub(super) mtu: Option<u32>,
+    /// Untagged member of this VLAN
+    #[arg(long, conflicts_with = "trunk")]
+    pub(super) vlan: Option<u16>,
+    /// Tagged member of VLANs: 10,20[,native=1] or all
+    #[arg(long)]
+    pub(super) trunk: Option<String>,
+    /// Talks only to ports that are not isolated
+    #[arg(long)]
+    pub(super) isolated: bool,
+    /// Ports of one group never talk to one another
+    #[arg(long)]
+    pub(super) horizon: Option<u32>,
+    /// Let it use any source address
+    #[arg(long, conflicts_with = "guard")]
+    pub(super) no_guard: bool,
+    /// Only its own source addresses
+    #[arg(long)]
+    pub(super) guard: bool,
+    /// Further name
+    #[arg(long)]
+    pub(super) alias: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// In the background
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// Remove when it ends (always so: a sandbox ends with its process)
+    #[arg(long)]
+    pub(super) rm: bool,
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// NETWORK[:ip=..,ip6=..,mac=..,ifname=..,kind=tap|veth,isolated,alias=..], none or host
+    #[arg(long = "net", alias = "network")]
+    pub(super) networks: Vec<String>,
+    /// IPv4 address in the first network
+    #[arg(long)]
+    pub(super) ip: Option<Ipv4Addr>,
+    /// Ethernet address in the first network
+    #[arg(long, alias = "mac-address")]
+    pub(super) mac: Option<String>,
+    /// Host name inside
+    #[arg(long)]
+    pub(super) hostname: Option<String>,
+    /// KEY=VALUE
+    #[arg(short, long)]
+    pub(super) env: Vec<String>,
+    #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecArguments {
+    /// Sandbox, namespace name, path or pid
+    pub(super) sandbox: String,
+    #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PsArguments {
+    /// Also those that are only attached
+    #[arg(short, long)]
+    pub(super) all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AttachArguments {
+    pub(super) network: String,
+    /// Sandbox, namespace name, path or pid
+    #[arg(required_unless_present_any = ["on_host", "dev"], conflicts_with_all = ["on_host", "dev"])]
+    pub(super) target: Option<String>,
+    /// The host itself joins, with an interface of its own
+    #[arg(id = "on_host", long = "host-port", alias = "self")]
+    pub(super) on_host: bool,
+    /// A device of the host joins
+    #[arg(long)]
+    pub(super) dev: Option<String>,
+    #[command(flatten)]
+    pub(super) endpoint: EndpointArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DetachArguments {
+    /// A port, or a network followed by what leaves it
+    pub(super) port_or_network: String,
+    pub(super) target: Option<String>,
+    #[arg(id = "on_host", long = "host-port", alias = "self")]
+    pub(super) on_host: bool,
+    #[arg(long)]
+    pub(super) dev: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PortAction {
+    /// List ports
+    Ls {
+        network: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move the device behind a port to another namespace; the port stays
+    Move {
+        port: String,
+        /// Sandbox, namespace name, path or pid
+        target: String,
+        #[arg(long)]
+        ifname: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LinkAction {
+    /// PORT up | down | mtu N | isolated on|off
+    Set {
+        port: String,
+        #[arg(required = true)]
+        change: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NetnsAction {
+    /// Make a namespace with lo up
+    Add { name: String },
+    /// Take names away
+    #[command(alias = "delete")]
+    Del {
+        names: Vec<String>,
+        #[arg(long)]
+        all: bool,
+    },
+    /// List names
+    #[command(alias = "list")]
+    Ls {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Names of the namespace that a process is in
+    Identify { pid: i32 },
+    /// Processes in a namespace
+    Pids { name: String },
+    /// Print names as they come and go
+    Monitor,
+    /// Run a command inside
+    Exec {
+        name: String,
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FdbAction {
+    /// Stations, as `bridge fdb` shows them
+    Show {
+        network: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a static station: MAC NETWORK PORT [vlan N]
+    Add { mac: String, network: String, port: String, vlan: Vec<String> },
+    /// Remove a station: MAC NETWORK [vlan N]
+    Del { mac: String, network: String, vlan: Vec<String> },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BridgeAction {
+    /// Bridges with their ports
+    Show {
+        #[arg(long)]
+        json: bool,
+    },
+    /// `bridge fdb` is `weft fdb show`
+    Fdb {
+        network: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CaptureArguments {
+    /// Network, port, sandbox with one port, or all
+    #[arg(default_value = "all")]
+    pub(super) target: String,
+    /// pcapng file, or - for standard output; without it frames are shown
+    #[arg(short)]
+    pub(super) write: Option<PathBuf>,
+    /// Super-frames whole instead of as the wire would see them
+    #[arg(long)]
+    pub(super) whole: bool,
+    /// End after this many frames
+    #[arg(short)]
+    pub(super) count: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IpArguments {
+    /// addr (a), link (l) or route (r)
+    pub(super) object: String,
+    /// Sandbox, namespace name, path or pid; the host by default
+    #[arg(short)]
+    pub(super) namespace: Option<String>,
+    #[arg(long, short = 'j')]
+    pub(super) json: bool,
+}

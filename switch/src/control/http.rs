@@ -1,0 +1,356 @@
+//! The native API: HTTP/1.1 and JSON on a unix socket. See docs/api.md.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, State, rejection::JsonRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, patch, post},
+};
+use dataplane::{CaptureConfig, CaptureScope};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::{net::UnixListener, sync::mpsc, task};
+use weft_control::{Code, ControlError, Result, api};
+
+use super::runtime::{Inner, Runtime, target_name, unavailable};
+
+/// Largest body taken, bytes: far above any real request.
+const MAX_BODY: usize = 1 << 20;
+
+pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
+    let app = Router::new()
+        .route("/v1/info", get(info))
+        .route("/v1/networks", get(networks).post(create_network))
+        .route("/v1/networks/{network}", get(network).delete(remove_network))
+        .route("/v1/networks/{network}/connect", post(connect))
+        .route("/v1/networks/{network}/disconnect", post(disconnect))
+        .route("/v1/sandboxes", get(sandboxes).post(create_sandbox))
+        .route("/v1/sandboxes/{sandbox}", get(sandbox).delete(remove_sandbox))
+        .route("/v1/sandboxes/{sandbox}/process", post(process_started))
+        .route("/v1/attach", post(attach))
+        .route("/v1/detach", post(detach))
+        .route("/v1/ports", get(ports))
+        .route("/v1/ports/{port}", patch(patch_port))
+        .route("/v1/ports/{port}/move", post(move_port))
+        .route("/v1/fdb", get(fdb).post(add_fdb).delete(remove_fdb))
+        .route("/v1/bridges", get(bridges))
+        .route("/v1/stats", get(stats))
+        .route("/v1/events", get(events))
+        .route("/v1/capture", get(capture))
+        .fallback(|| async { Failure(ControlError::new(Code::NotFound, "", "no such route: see docs/api.md")) })
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+        .with_state(runtime);
+    if let Err(error) = axum::serve(listener, app).await {
+        tracing::error!(%error, "the API has stopped");
+    }
+}
+
+struct Failure(ControlError);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.0.code {
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::Exists | Code::Conflict => StatusCode::CONFLICT,
+            Code::Invalid => StatusCode::BAD_REQUEST,
+            Code::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self.0)).into_response()
+    }
+}
+
+type Answer<T> = std::result::Result<Json<T>, Failure>;
+type Body1<T> = std::result::Result<Json<T>, JsonRejection>;
+
+/// Runs a change off the reactor: it may make system calls that take a while.
+async fn change<T: Send + 'static>(runtime: Runtime, work: impl FnOnce(&mut Inner) -> Result<T> + Send + 'static) -> Answer<T> {
+    blocking(move || work(&mut runtime.lock())).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Answer<T> {
+    task::spawn_blocking(work).await.map_err(unavailable).and_then(|result| result).map(Json).map_err(Failure)
+}
+
+fn body<T: DeserializeOwned>(body: Body1<T>) -> std::result::Result<T, Failure> {
+    body.map(|Json(value)| value).map_err(|error| Failure(ControlError::new(Code::Invalid, "body", error.body_text())))
+}
+
+async fn info(State(runtime): State<Runtime>) -> Answer<api::Info> {
+    change(runtime, |inner| {
+        Ok(api::Info {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: i32::try_from(std::process::id()).map_err(unavailable)?,
+            rootless: inner.rootless,
+            io: inner.dataplane.backend().into(),
+            kind: inner.default_kind,
+            kind_reason: inner.kind_reason.clone(),
+            run_dir: inner.dirs.run.to_string_lossy().into_owned(),
+        })
+    })
+    .await
+}
+
+async fn networks(State(runtime): State<Runtime>) -> Answer<Value> {
+    change(runtime, |inner| Ok(json!(inner.model.networks.values().collect::<Vec<_>>()))).await
+}
+
+async fn create_network(State(runtime): State<Runtime>, request: Body1<api::NetworkCreate>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.create_network(&request).map(|network| json!(network))).await
+}
+
+async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {
+    change(runtime, move |inner| {
+        let network = inner.model.network(&reference)?;
+        let mut view = json!(network);
+        view["endpoints"] = inner
+            .model
+            .members(&network.id)
+            .map(|(sandbox, endpoint)| json!({ "sandbox": sandbox.name, "sandbox_id": sandbox.id, "endpoint": endpoint }))
+            .collect();
+        Ok(view)
+    })
+    .await
+}
+
+async fn remove_network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {
+    change(runtime, move |inner| inner.remove_network(&reference).map(|network| json!(network))).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Connect {
+    sandbox: String,
+    #[serde(default)]
+    endpoint: Option<Value>,
+}
+
+async fn connect(State(runtime): State<Runtime>, Path(network): Path<String>, request: Body1<Connect>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| {
+        swapped(inner, &network, &request.sandbox)?;
+        let mut endpoint = request.endpoint.unwrap_or_else(|| json!({}));
+        endpoint["network"] = json!(network);
+        let endpoint: api::EndpointCreate = serde_json::from_value(endpoint).map_err(|error| ControlError::new(Code::Invalid, "endpoint", error.to_string()))?;
+        inner.connect(&request.sandbox, &endpoint).map(|sandbox| json!(sandbox))
+    })
+    .await
+}
+
+async fn disconnect(State(runtime): State<Runtime>, Path(network): Path<String>, request: Body1<Connect>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| {
+        swapped(inner, &network, &request.sandbox)?;
+        inner.disconnect(&request.sandbox, &network).map(|sandbox| json!(sandbox))
+    })
+    .await
+}
+
+/// The two arguments the wrong way round: say so.
+fn swapped(inner: &Inner, network: &str, sandbox: &str) -> Result<()> {
+    if inner.model.network(network).is_err() && inner.model.network(sandbox).is_ok() && inner.model.sandbox(network).is_ok() {
+        return Err(ControlError::new(Code::Invalid, network, format!("{network} is a sandbox and {sandbox} is a network: the arguments are swapped"))
+            .hint(format!("the order is NETWORK SANDBOX: `{sandbox} {network}`")));
+    }
+    Ok(())
+}
+
+async fn sandboxes(State(runtime): State<Runtime>) -> Answer<Value> {
+    change(runtime, |inner| Ok(json!(inner.model.sandboxes.values().map(|sandbox| view(inner, sandbox)).collect::<Vec<_>>()))).await
+}
+
+async fn sandbox(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {
+    change(runtime, move |inner| inner.model.sandbox(&reference).map(|sandbox| view(inner, sandbox))).await
+}
+
+fn view(inner: &Inner, sandbox: &weft_control::Sandbox) -> Value {
+    let mut view = json!(sandbox);
+    view["pid"] = json!(sandbox.process.map(|process| process.pid));
+    if sandbox.is_ours() {
+        view["netns_path"] = json!(inner.dirs.pins().join(&sandbox.id));
+        view["log"] = json!(inner.dirs.log_of(&sandbox.id));
+    }
+    for endpoint in view["endpoints"].as_array_mut().into_iter().flatten() {
+        let name = endpoint["network"].as_str().and_then(|id| inner.model.networks.get(id)).map(|network| network.name.clone());
+        endpoint["network_name"] = json!(name);
+    }
+    view
+}
+
+async fn create_sandbox(State(runtime): State<Runtime>, request: Body1<api::SandboxCreate>) -> Answer<Value> {
+    let request = body(request)?;
+    blocking(move || {
+        let sandbox = runtime.create_sandbox(&request)?;
+        let inner = runtime.lock();
+        Ok(view(&inner, &sandbox))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn remove_sandbox(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Force>) -> Answer<Value> {
+    change(runtime, move |inner| inner.remove_sandbox(&reference, query.force).map(|sandbox| json!(sandbox))).await
+}
+
+async fn process_started(State(runtime): State<Runtime>, Path(reference): Path<String>, request: Body1<api::ProcessStarted>) -> Answer<Value> {
+    let request = body(request)?;
+    blocking(move || runtime.process_started(&reference, request.pid).map(|sandbox| json!(sandbox))).await
+}
+
+async fn attach(State(runtime): State<Runtime>, request: Body1<api::Attach>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.attach(request.target, request.endpoint).map(|sandbox| view(inner, &sandbox))).await
+}
+
+async fn detach(State(runtime): State<Runtime>, request: Body1<api::Detach>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| {
+        let (sandbox, network) = match (&request.port, &request.network, &request.target) {
+            (Some(port), _, _) => {
+                let (sandbox, endpoint) = inner.model.port(port)?;
+                (sandbox.name.clone(), endpoint.network.clone())
+            }
+            (None, Some(network), Some(target)) => (target_name(target), network.clone()),
+            _ => return Err(ControlError::new(Code::Invalid, "detach", "want a port, or a network and a target")),
+        };
+        inner.disconnect(&sandbox, &network).map(|sandbox| json!(sandbox))
+    })
+    .await
+}
+
+async fn ports(State(runtime): State<Runtime>) -> Answer<Vec<api::PortInfo>> {
+    change(runtime, |inner| inner.port_infos()).await
+}
+
+async fn patch_port(State(runtime): State<Runtime>, Path(port): Path<String>, request: Body1<api::PortPatch>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.patch_port(&port, &request).map(|()| json!({}))).await
+}
+
+async fn move_port(State(runtime): State<Runtime>, Path(port): Path<String>, request: Body1<api::PortMove>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.move_port(&port, &request).map(|sandbox| json!(sandbox))).await
+}
+
+#[derive(Deserialize)]
+struct OfNetwork {
+    network: Option<String>,
+}
+
+async fn fdb(State(runtime): State<Runtime>, Query(query): Query<OfNetwork>) -> Answer<Vec<api::FdbEntry>> {
+    change(runtime, move |inner| inner.fdb(query.network.as_deref())).await
+}
+
+async fn add_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.edit_fdb(&request, true).map(|()| json!({}))).await
+}
+
+async fn remove_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.edit_fdb(&request, false).map(|()| json!({}))).await
+}
+
+async fn bridges(State(runtime): State<Runtime>) -> Answer<Vec<api::BridgeInfo>> {
+    change(runtime, |inner| inner.bridge_infos()).await
+}
+
+async fn stats(State(runtime): State<Runtime>) -> Answer<api::Stats> {
+    change(runtime, |inner| inner.stats()).await
+}
+
+async fn events(State(runtime): State<Runtime>) -> Response {
+    let mut events = runtime.events.subscribe();
+    let (sender, receiver) = mpsc::channel(64);
+    task::spawn(async move {
+        loop {
+            let line = match events.recv().await {
+                Ok(event) => format!("{event}\n"),
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(count)) => format!("{}\n", json!({ "type": "lost", "count": count })),
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
+            };
+            if sender.send(Bytes::from(line)).await.is_err() {
+                break;
+            }
+        }
+    });
+    Response::new(Body::new(Stream(receiver)))
+}
+
+#[derive(Deserialize, Serialize)]
+struct CaptureQuery {
+    #[serde(default)]
+    target: Option<String>,
+    #[serde(default)]
+    whole: bool,
+}
+
+async fn capture(State(runtime): State<Runtime>, Query(query): Query<CaptureQuery>) -> std::result::Result<Response, Failure> {
+    let Json((_, blocks)) = change(runtime, move |inner| {
+        let scope = match query.target.as_deref() {
+            None | Some("all") => CaptureScope::All,
+            Some(target) => inner.capture_scope(target)?,
+        };
+        inner.dataplane.start_capture(CaptureConfig { scope, whole: query.whole }).map_err(unavailable)
+    })
+    .await?;
+    let (sender, receiver) = mpsc::channel(256);
+    task::spawn_blocking(move || {
+        // The capture ends when either side does.
+        loop {
+            let delivered = match blocks.recv_timeout(std::time::Duration::from_millis(200)) {
+                Ok(block) => sender.blocking_send(Bytes::from(block)).is_ok(),
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => !sender.is_closed(),
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => false,
+            };
+            if !delivered {
+                break;
+            }
+        }
+    });
+    Ok(Response::new(Body::new(Stream(receiver))))
+}
+
+impl Inner {
+    /// A network or port to capture on.
+    fn capture_scope(&self, target: &str) -> Result<CaptureScope> {
+        if let Ok(network) = self.model.network(target) {
+            let bridge = self.bridges.get(&network.id).ok_or_else(|| unavailable("the network has no bridge"))?;
+            return Ok(CaptureScope::Network(*bridge));
+        }
+        // A sandbox with one port stands for it.
+        let name = match self.model.sandbox(target) {
+            Ok(sandbox) if sandbox.endpoints.len() == 1 => weft_control::port_name(sandbox, &sandbox.endpoints[0]),
+            _ => target.to_owned(),
+        };
+        let (_, endpoint) = self.model.port(&name).map_err(|_| {
+            ControlError::new(Code::NotFound, target, format!("no network or port {target}")).hint("`weft network ls` and `weft port ls` list them; `all` captures everything")
+        })?;
+        self.ports.get(&endpoint.id).copied().map(CaptureScope::Port).ok_or_else(|| unavailable("the port's device is gone"))
+    }
+}
+
+/// A body that comes from a channel.
+struct Stream(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Stream {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<std::result::Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(hyper::body::Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,12 @@
+//! The shell around the pure model: carries changes out, keeps them, serves them.
+
+mod http;
+mod ports;
+mod recover;
+pub(crate) mod rootless;
+mod runtime;
+mod serve;
+mod store;
+
+pub(crate) use runtime::Runtime;
+pub(crate) use serve::{Daemon, DaemonConfig};

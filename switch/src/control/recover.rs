@@ -1,0 +1,107 @@
+//! After a restart: networks back, running sandboxes re-attached, everything else cleared away.
+
+use netns_setup::{
+    Netns,
+    attach::{self, Kind},
+    process,
+};
+use weft_control::{EndpointKind, Process, Result, Sandbox, api::NetworkCreate};
+
+use super::runtime::{Inner, new_id, unavailable};
+
+impl Inner {
+    /// Makes the system match the saved model; gives the processes to watch.
+    pub(crate) fn recover(&mut self) -> Result<Vec<(String, Process)>> {
+        let mut model = self.model.clone();
+        if model.network("bridge").is_err() {
+            let request = NetworkCreate { name: "bridge".into(), ..NetworkCreate::default() };
+            model.create_network(&request, new_id()?)?;
+            self.commit(model)?;
+        }
+        for network in self.model.networks.values().cloned().collect::<Vec<_>>() {
+            self.add_bridge(&network)?;
+        }
+        let mut processes = Vec::new();
+        for sandbox in self.model.sandboxes.values().cloned().collect::<Vec<_>>() {
+            if self.is_alive(&sandbox) {
+                self.reattach(&sandbox);
+                processes.extend(sandbox.process.map(|process| (sandbox.id.clone(), process)));
+            } else {
+                tracing::info!(sandbox = sandbox.name, "gone while we were away");
+                drop(self.remove_sandbox(&sandbox.id, true));
+            }
+        }
+        self.remove_strays();
+        Ok(processes)
+    }
+
+    /// Its namespace is the one it was, and its process (if it had one) still runs.
+    pub(crate) fn is_alive(&self, sandbox: &Sandbox) -> bool {
+        if sandbox.process.is_some_and(|process| process::start_time(process.pid) != Some(process.start)) {
+            return false;
+        }
+        match self.open_sandbox(sandbox) {
+            Ok(Some(netns)) => sandbox.identity.is_none() || netns.identity().ok() == sandbox.identity,
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn reattach(&mut self, sandbox: &Sandbox) {
+        for endpoint in &sandbox.endpoints {
+            let result = self.reopen(sandbox, endpoint).and_then(|device| self.plug(sandbox, endpoint, device));
+            if let Err(error) = result {
+                tracing::warn!(sandbox = sandbox.name, interface = endpoint.ifname, %error, "cannot re-attach; the endpoint is removed");
+                let netns = self.open_sandbox(sandbox).ok().flatten();
+                let mut model = self.model.clone();
+                model.remove_endpoint(&sandbox.id, &endpoint.id);
+                drop(self.commit(model));
+                self.close_endpoint(Some(sandbox), endpoint, netns.as_ref());
+            }
+        }
+    }
+
+    fn reopen(&mut self, sandbox: &Sandbox, endpoint: &weft_control::Endpoint) -> Result<netns_setup::PortFd> {
+        let Some(netns) = self.open_sandbox(sandbox)? else {
+            let host = Netns::current().map_err(unavailable)?;
+            return attach::open_device(&host, &endpoint.ifname).map_err(unavailable);
+        };
+        let kind = if endpoint.kind == EndpointKind::Veth { Kind::Veth } else { Kind::Tap };
+        let side = self.switch_side()?;
+        attach::reattach(&netns, &side, kind, &endpoint.ifname, &endpoint.peer_name()).map_err(unavailable)
+    }
+
+    /// Pins that no sandbox owns: made by a daemon that died before it could save.
+    fn remove_strays(&mut self) {
+        let Ok(entries) = std::fs::read_dir(self.dirs.pins()) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !self.model.sandboxes.contains_key(name.to_string_lossy().as_ref()) {
+                drop(Netns::unpin(entry.path()));
+            }
+        }
+        let used = self.model.sandboxes.values().any(|sandbox| !sandbox.endpoints.is_empty());
+        if !used && self.dirs.switch_pin().exists() {
+            drop(Netns::unpin(self.dirs.switch_pin()));
+        }
+    }
+
+    /// Sandboxes in namespaces of others that have gone without a sign: a TAP that was re-attached
+    /// by opening it inside keeps its namespace from ending, so its name is what tells.
+    pub(crate) fn sweep_gone(&mut self) {
+        let gone: Vec<_> = self.model.sandboxes.values().filter(|sandbox| !self.is_alive(sandbox)).map(|sandbox| sandbox.id.clone()).collect();
+        for id in gone {
+            drop(self.remove_sandbox(&id, true));
+        }
+    }
+
+    /// Removes everything: the end of `weft up`.
+    pub(crate) fn remove_all(&mut self) {
+        for id in self.model.sandboxes.keys().cloned().collect::<Vec<_>>() {
+            if let Err(error) = self.remove_sandbox(&id, true) {
+                tracing::warn!(%error, "cannot remove a sandbox");
+            }
+        }
+        self.drop_switch_side_if_unused();
+    }
+}

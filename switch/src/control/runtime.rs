@@ -1,0 +1,379 @@
+//! Carries changes of the model out.
+//!
+//! Each change goes: copy the model, change the copy, do it (undoing what was done if a step
+//! fails), save, and only then make the copy the model. A request that fails leaves nothing.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use dataplane::{BridgeConfig, Command, L2Mode, Reply};
+use netns_setup::{
+    NamespaceDir, Netns,
+    process::{self, CommandSpec, Streams},
+};
+use packet::{NetworkId, PortId};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+use weft_control::{
+    Code, ControlError, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
+    api::{EndpointCreate, NetworkCreate, SandboxCreate},
+    port_name,
+};
+
+use super::store::Store;
+use crate::{dataloop::DataPlane, dirs::Dirs};
+
+/// The owner of the model; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Runtime {
+    inner: Arc<Mutex<Inner>>,
+    pub(crate) events: broadcast::Sender<Value>,
+    /// Processes to watch: sandbox id and process.
+    watch: mpsc::UnboundedSender<(String, Process)>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) model: Model,
+    pub(crate) dirs: Dirs,
+    pub(crate) names: NamespaceDir,
+    pub(crate) dataplane: DataPlane,
+    pub(crate) default_kind: EndpointKind,
+    pub(crate) kind_reason: String,
+    pub(crate) rootless: bool,
+    store: Store,
+    /// Bridges of the data plane, by network id.
+    pub(crate) bridges: BTreeMap<String, NetworkId>,
+    /// Ports of the data plane, by endpoint id.
+    pub(crate) ports: BTreeMap<String, PortId>,
+    /// Where the switch's ends of veth pairs live; made when first needed.
+    pub(crate) switch_side: Option<Netns>,
+    pub(crate) events: broadcast::Sender<Value>,
+}
+
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
+    ControlError::new(Code::Unavailable, "", error.to_string())
+}
+
+impl Runtime {
+    /// Takes over what a daemon before us left, if it did.
+    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
+        let store = Store::new(dirs.state_file());
+        let model = store.load().map_err(|error| error.to_string())?;
+        let (kind, kind_reason) = netns_setup::detect::choose_kind();
+        let default_kind = match kind {
+            netns_setup::attach::Kind::Tap => EndpointKind::Tap,
+            netns_setup::attach::Kind::Veth => EndpointKind::Veth,
+        };
+        let names = if rootless { NamespaceDir::new(dirs.run.join("named")) } else { NamespaceDir::default() };
+        let (events, _) = broadcast::channel(1024);
+        let inner = Inner {
+            model,
+            names,
+            dataplane,
+            default_kind,
+            kind_reason,
+            rootless,
+            store,
+            dirs,
+            bridges: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            switch_side: None,
+            events: events.clone(),
+        };
+        let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch };
+        let processes = this.lock().recover().map_err(|error| error.to_string())?;
+        for process in processes {
+            drop(this.watch.send(process));
+        }
+        Ok(this)
+    }
+
+    /// The state, for one request. A request that panicked left the model as it was before it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a sandbox and starts its command, if it has one.
+    pub(crate) fn create_sandbox(&self, request: &SandboxCreate) -> Result<Sandbox> {
+        let sandbox = self.lock().create_sandbox(request)?;
+        if sandbox.command.is_empty() {
+            return Ok(sandbox);
+        }
+        match self.lock().start_command(&sandbox.id) {
+            Ok((sandbox, process)) => {
+                drop(self.watch.send((sandbox.id.clone(), process)));
+                Ok(sandbox)
+            }
+            Err(error) => {
+                drop(self.lock().remove_sandbox(&sandbox.id, true));
+                Err(error)
+            }
+        }
+    }
+
+    /// The caller started a process in a sandbox.
+    pub(crate) fn process_started(&self, reference: &str, pid: i32) -> Result<Sandbox> {
+        let (sandbox, process) = self.lock().note_process(reference, pid)?;
+        drop(self.watch.send((sandbox.id.clone(), process)));
+        Ok(sandbox)
+    }
+}
+
+impl Inner {
+    /// Saves `model` and makes it the truth.
+    pub(crate) fn commit(&mut self, model: Model) -> Result<()> {
+        self.store.save(&model).map_err(|error| unavailable(format!("cannot save the state: {error}")))?;
+        self.model = model;
+        Ok(())
+    }
+
+    pub(crate) fn event(&self, kind: &str, details: Value) {
+        let mut event = json!({ "type": kind });
+        if let (Value::Object(event), Value::Object(details)) = (&mut event, details) {
+            event.extend(details);
+        }
+        drop(self.events.send(event));
+    }
+
+    // ---- networks ----
+
+    pub(crate) fn create_network(&mut self, request: &NetworkCreate) -> Result<Network> {
+        let mut model = self.model.clone();
+        let id = model.create_network(request, new_id()?)?;
+        let network = model.network(&id)?.clone();
+        self.add_bridge(&network)?;
+        if let Err(error) = self.commit(model) {
+            self.drop_bridge(&id);
+            return Err(error);
+        }
+        self.event("network create", json!({ "network": network.name, "id": network.id }));
+        Ok(network)
+    }
+
+    pub(crate) fn add_bridge(&mut self, network: &Network) -> Result<()> {
+        let config = BridgeConfig {
+            l2: match network.l2 {
+                L2::Bridge => L2Mode::Bridge,
+                L2::Transparent => L2Mode::Transparent,
+                L2::Hub => L2Mode::Hub,
+            },
+            ageing: Duration::from_secs(u64::from(network.ageing_s)),
+            ..BridgeConfig::new(&network.name)
+        };
+        match self.dataplane.apply(Command::AddBridge(config)).map_err(unavailable)? {
+            Reply::Network(bridge) => drop(self.bridges.insert(network.id.clone(), bridge)),
+            other => return Err(unavailable(format!("unexpected answer {other:?}"))),
+        }
+        Ok(())
+    }
+
+    fn drop_bridge(&mut self, id: &str) {
+        if let Some(bridge) = self.bridges.remove(id) {
+            drop(self.dataplane.apply(Command::RemoveBridge(bridge)));
+        }
+    }
+
+    pub(crate) fn remove_network(&mut self, reference: &str) -> Result<Network> {
+        let mut model = self.model.clone();
+        let network = model.remove_network(reference)?;
+        self.commit(model)?;
+        self.drop_bridge(&network.id);
+        self.event("network destroy", json!({ "network": network.name, "id": network.id }));
+        Ok(network)
+    }
+
+    // ---- sandboxes ----
+
+    fn create_sandbox(&mut self, request: &SandboxCreate) -> Result<Sandbox> {
+        let mut model = self.model.clone();
+        let id = model.create_sandbox(request, new_id()?)?;
+        let netns = if request.netns == NetnsTarget::New {
+            Some(Netns::create_pinned(self.dirs.pins().join(&id)).map_err(unavailable)?)
+        } else {
+            self.open_target(&request.netns)?
+        };
+        if let Some(sandbox) = model.sandboxes.get_mut(&id) {
+            sandbox.identity = netns.as_ref().and_then(|netns| netns.identity().ok());
+        }
+        let mut made = Vec::new();
+        let result = request
+            .endpoints
+            .iter()
+            .try_for_each(|endpoint| self.add_endpoint(&mut model, &id, endpoint, netns.as_ref()).map(|endpoint| made.push(endpoint)))
+            .and_then(|()| self.commit(model.clone()));
+        if let Err(error) = result {
+            for endpoint in made.iter().rev() {
+                self.close_endpoint(model.sandboxes.get(&id), endpoint, netns.as_ref());
+            }
+            self.unpin(&id);
+            return Err(error);
+        }
+        let sandbox = self.model.sandbox(&id)?.clone();
+        self.event("sandbox create", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
+        Ok(sandbox)
+    }
+
+    fn start_command(&mut self, id: &str) -> Result<(Sandbox, Process)> {
+        let sandbox = self.model.sandbox(id)?.clone();
+        let netns = self.open_sandbox(&sandbox)?.ok_or_else(|| unavailable("a device has no namespace to run a command in"))?;
+        let log = self.dirs.log_of(&sandbox.id);
+        let spec = CommandSpec {
+            command: sandbox.command.clone(),
+            environment: sandbox.env.clone().into_iter().collect(),
+            hostname: sandbox.hostname.clone(),
+            streams: Streams::Log(log),
+            detached: true,
+            etc_name: None,
+        };
+        let mut child = process::spawn(&netns, &spec).map_err(unavailable)?;
+        let pid = i32::try_from(child.id()).map_err(unavailable)?;
+        let noted = self.note_process(id, pid);
+        if noted.is_err() {
+            drop(child.kill());
+        }
+        // Somebody must reap it, or it stays a zombie and its end is never seen by others.
+        std::thread::Builder::new().name("reaper".into()).stack_size(64 * 1024).spawn(move || child.wait()).map_err(unavailable)?;
+        noted
+    }
+
+    fn note_process(&mut self, reference: &str, pid: i32) -> Result<(Sandbox, Process)> {
+        let id = self.model.sandbox(reference)?.id.clone();
+        let start = process::start_time(pid).ok_or_else(|| ControlError::new(Code::NotFound, pid.to_string(), format!("no process {pid}")))?;
+        let process = Process { pid, start };
+        let mut model = self.model.clone();
+        if let Some(sandbox) = model.sandboxes.get_mut(&id) {
+            sandbox.process = Some(process);
+        }
+        self.commit(model)?;
+        let sandbox = self.model.sandbox(&id)?.clone();
+        self.event("sandbox start", json!({ "sandbox": sandbox.name, "id": sandbox.id, "pid": pid }));
+        Ok((sandbox, process))
+    }
+
+    /// A sandbox's process ended: the sandbox ends with it.
+    pub(crate) fn process_ended(&mut self, id: &str, process: Process) {
+        let is_current = self.model.sandboxes.get(id).is_some_and(|sandbox| sandbox.process == Some(process));
+        if !is_current {
+            return;
+        }
+        if let Ok(sandbox) = self.model.sandbox(id) {
+            self.event("sandbox die", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
+        }
+        if let Err(error) = self.remove_sandbox(id, true) {
+            tracing::warn!(sandbox = id, %error, "cannot remove a sandbox whose process ended");
+        }
+    }
+
+    pub(crate) fn remove_sandbox(&mut self, reference: &str, force: bool) -> Result<Sandbox> {
+        let sandbox = self.model.sandbox(reference)?.clone();
+        let running = sandbox.process.filter(|process| process::start_time(process.pid) == Some(process.start));
+        if let Some(process) = running {
+            if !force {
+                return Err(ControlError::new(Code::Conflict, &sandbox.name, format!("sandbox {} is running (process {})", sandbox.name, process.pid))
+                    .hint("stop it, or use `weft rm -f`"));
+            }
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGKILL).ok();
+        }
+        let mut model = self.model.clone();
+        model.sandboxes.remove(&sandbox.id);
+        self.commit(model)?;
+        let netns = self.open_sandbox(&sandbox).ok().flatten();
+        for endpoint in &sandbox.endpoints {
+            self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());
+        }
+        self.unpin(&sandbox.id);
+        drop(std::fs::remove_file(self.dirs.log_of(&sandbox.id)));
+        self.event("sandbox destroy", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
+        Ok(sandbox)
+    }
+
+    pub(crate) fn unpin(&self, id: &str) {
+        let pin = self.dirs.pins().join(id);
+        if pin.exists() {
+            drop(Netns::unpin(&pin).inspect_err(|error| tracing::warn!(%error, "a namespace stays pinned")));
+        }
+    }
+
+    // ---- membership ----
+
+    pub(crate) fn connect(&mut self, sandbox: &str, request: &EndpointCreate) -> Result<Sandbox> {
+        let sandbox = self.model.sandbox(sandbox)?.clone();
+        let netns = self.open_sandbox(&sandbox)?;
+        let mut model = self.model.clone();
+        let endpoint = self.add_endpoint(&mut model, &sandbox.id, request, netns.as_ref())?;
+        if let Err(error) = self.commit(model) {
+            self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
+            return Err(error);
+        }
+        self.event("network connect", json!({ "network": request.network, "sandbox": sandbox.name, "port": port_name(&sandbox, &endpoint) }));
+        Ok(self.model.sandbox(&sandbox.id)?.clone())
+    }
+
+    /// Takes an endpoint away; a sandbox that was only attached goes with its last endpoint.
+    pub(crate) fn disconnect(&mut self, sandbox: &str, network: &str) -> Result<Sandbox> {
+        let network_id = self.model.network(network)?.id.clone();
+        let sandbox = self.model.sandbox(sandbox)?.clone();
+        let Some(endpoint) = sandbox.endpoints.iter().find(|endpoint| endpoint.network == network_id).cloned() else {
+            return Err(ControlError::new(Code::NotFound, &sandbox.name, format!("{} is not connected to network {network}", sandbox.name)));
+        };
+        let mut model = self.model.clone();
+        model.remove_endpoint(&sandbox.id, &endpoint.id);
+        if !sandbox.is_ours() && sandbox.endpoints.len() == 1 {
+            model.sandboxes.remove(&sandbox.id);
+        }
+        self.commit(model)?;
+        let netns = self.open_sandbox(&sandbox).ok().flatten();
+        self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
+        self.event("network disconnect", json!({ "network": network, "sandbox": sandbox.name, "port": port_name(&sandbox, &endpoint) }));
+        Ok(sandbox)
+    }
+
+    /// A namespace or device that is not ours joins a network; it becomes a sandbox of its own kind.
+    pub(crate) fn attach(&mut self, target: NetnsTarget, endpoint: EndpointCreate) -> Result<Sandbox> {
+        let target = match target {
+            // A sandbox of ours by name is that sandbox.
+            NetnsTarget::Name(name) if self.model.sandbox(&name).is_ok() => return self.connect(&name, &endpoint),
+            other => other,
+        };
+        let name = target_name(&target);
+        if self.model.sandboxes.values().any(|sandbox| sandbox.name == name) {
+            return self.connect(&name, &endpoint);
+        }
+        let request = SandboxCreate {
+            name: Some(name),
+            netns: target,
+            endpoints: vec![endpoint],
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            hostname: None,
+            auto_remove: false,
+        };
+        self.create_sandbox(&request)
+    }
+}
+
+/// How a sandbox that is not ours is called.
+pub(crate) fn target_name(target: &NetnsTarget) -> String {
+    match target {
+        NetnsTarget::New => "new".into(),
+        NetnsTarget::Host => "host".into(),
+        NetnsTarget::Name(name) => name.clone(),
+        NetnsTarget::Pid(pid) => format!("pid{pid}"),
+        NetnsTarget::Path(path) => match path.strip_prefix("/run/netns/") {
+            Some(name) if !name.contains('/') => name.into(),
+            _ => path.clone(),
+        },
+        NetnsTarget::Device(device) => format!("dev-{device}"),
+    }
+}
+
+/// 64 hex digits from the kernel's random source.
+pub(crate) fn new_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(unavailable)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,139 @@
+//! The daemon: data plane, runtime, listener, watches, and their end.
+
+use std::{
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixStream},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{io::unix::AsyncFd, net::UnixListener, sync::mpsc, task};
+use weft_control::Process;
+
+use super::{http, rootless, runtime::Runtime};
+use crate::{
+    dataloop::{DataPlane, IoBackend, LoopConfig, LoopEvent},
+    dirs::Dirs,
+};
+
+/// What the daemon needs to start.
+#[derive(Clone, Debug)]
+pub(crate) struct DaemonConfig {
+    pub(crate) dirs: Dirs,
+    pub(crate) io: IoBackend,
+    pub(crate) rootless: bool,
+}
+
+/// A running daemon, driven by the current tokio runtime.
+pub(crate) struct Daemon {
+    pub(crate) runtime: Runtime,
+    config: DaemonConfig,
+    dataplane: DataPlane,
+    thread: JoinHandle<()>,
+}
+
+/// How often namespaces of others are looked at, when there are any.
+const SWEEP: Duration = Duration::from_millis(500);
+
+impl Daemon {
+    /// Starts everything; requests are answered as soon as the runtime is driven.
+    pub(crate) async fn start(config: DaemonConfig) -> Result<Self, String> {
+        config.dirs.create().map_err(|error| format!("cannot create {}: {error}", config.dirs.run.display()))?;
+        let listener = listen(&config.dirs)?;
+        let (loop_events, events) = mpsc::channel(4096);
+        let seed = u64::from(std::process::id()) ^ std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()) << 32);
+        let loop_config = LoopConfig { io: config.io, seed, no_spin: false };
+        let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
+        let (watch, watched) = mpsc::unbounded_channel();
+        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, watch)?;
+        task::spawn(http::serve(listener, runtime.clone()));
+        task::spawn(follow_loop(events, runtime.clone()));
+        task::spawn(follow_processes(watched, runtime.clone()));
+        task::spawn(sweep(runtime.clone()));
+        Ok(Self { runtime, config, dataplane, thread })
+    }
+
+    /// Ends. Running sandboxes stay as they are for the next start, unless `remove_all`.
+    pub(crate) fn stop(self, remove_all: bool) {
+        let empty = {
+            let mut inner = self.runtime.lock();
+            if remove_all {
+                inner.remove_all();
+            }
+            inner.model.sandboxes.is_empty()
+        };
+        self.dataplane.shutdown();
+        drop(self.thread.join());
+        drop(std::fs::remove_file(self.config.dirs.socket()));
+        if empty && self.config.rootless {
+            drop(rootless::dismiss_keeper(&self.config.dirs));
+        }
+    }
+}
+
+/// Binds the socket, for the owner only. A socket that nobody answers on is left over and replaced.
+fn listen(dirs: &Dirs) -> Result<UnixListener, String> {
+    let path = dirs.socket();
+    let name = path.display();
+    if UnixStream::connect(&path).is_ok() {
+        return Err(format!("a daemon is already running on {name}\n  hint: stop it, or give this one another --state-dir"));
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(format!("cannot replace {name}: {error}")),
+        _ => {}
+    }
+    // Nobody may connect in the moment before the mode is set.
+    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(&path);
+    nix::sys::stat::umask(mask);
+    let listener = listener.map_err(|error| format!("cannot listen on {name}: {error}"))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(|error| format!("cannot protect {name}: {error}"))?;
+    Ok(listener)
+}
+
+async fn follow_loop(mut events: mpsc::Receiver<LoopEvent>, runtime: Runtime) {
+    while let Some(event) = events.recv().await {
+        match event {
+            LoopEvent::Switch(event) => drop(runtime.events.send(json!({ "type": "switch", "event": format!("{event:?}") }))),
+            LoopEvent::DeviceGone(port) => {
+                let runtime = runtime.clone();
+                drop(task::spawn_blocking(move || runtime.lock().device_gone(port)).await);
+            }
+        }
+    }
+}
+
+async fn follow_processes(mut watched: mpsc::UnboundedReceiver<(String, Process)>, runtime: Runtime) {
+    while let Some((sandbox, process)) = watched.recv().await {
+        let runtime = runtime.clone();
+        task::spawn(async move {
+            if let Ok(pidfd) = netns_setup::process::watch(process.pid) {
+                drop(ended(pidfd).await);
+            }
+            drop(task::spawn_blocking(move || runtime.lock().process_ended(&sandbox, process)).await);
+        });
+    }
+}
+
+#[expect(deprecated, reason = "sound here: the descriptor is owned, unshared, and closed only with the AsyncFd")]
+async fn ended(pidfd: OwnedFd) -> io::Result<()> {
+    AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?.readable().await.map(drop)
+}
+
+async fn sweep(runtime: Runtime) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let runtime = runtime.clone();
+        let look = move || {
+            let mut inner = runtime.lock();
+            if inner.model.sandboxes.values().any(|sandbox| !sandbox.is_ours()) {
+                inner.sweep_gone();
+            }
+        };
+        drop(task::spawn_blocking(look).await);
+    }
+}

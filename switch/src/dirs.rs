@@ -1,0 +1,67 @@
+//! Where things are kept.
+
+use std::path::{Path, PathBuf};
+
+/// Directories and socket of one daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct Dirs {
+    /// Socket, pins, logs: gone after a reboot.
+    pub(crate) run: PathBuf,
+    /// The state file.
+    pub(crate) state: PathBuf,
+}
+
+impl Dirs {
+    /// `--state-dir` holds everything; else /run/weft and /var/lib/weft, or their XDG counterparts.
+    pub(crate) fn new(state_dir: Option<&Path>) -> Self {
+        if let Some(directory) = state_dir {
+            return Self { run: directory.to_owned(), state: directory.to_owned() };
+        }
+        if nix::unistd::geteuid().is_root() {
+            return Self { run: "/run/weft".into(), state: "/var/lib/weft".into() };
+        }
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let uid = nix::unistd::geteuid();
+        let run = variable("XDG_RUNTIME_DIR").unwrap_or_else(|| std::env::temp_dir().join(format!("weft-{uid}")));
+        let home = variable("HOME").unwrap_or_else(std::env::temp_dir);
+        let state = variable("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
+        Self { run: run.join("weft"), state: state.join("weft") }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+
+    /// Pins of sandbox namespaces, by sandbox id.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.run.join("netns")
+    }
+
+    /// The namespace in which the switch's ends of veth pairs live.
+    pub(crate) fn switch_pin(&self) -> PathBuf {
+        self.run.join("switch.netns")
+    }
+
+    /// Output of detached commands.
+    pub(crate) fn log_of(&self, sandbox_id: &str) -> PathBuf {
+        self.run.join("logs").join(format!("{sandbox_id}.log"))
+    }
+
+    /// Process that holds a rootless daemon's namespaces.
+    pub(crate) fn keeper(&self) -> PathBuf {
+        self.run.join("keeper")
+    }
+
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.state.join("state.json")
+    }
+
+    /// Makes them, for the owner only.
+    pub(crate) fn create(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        for directory in [self.run.clone(), self.state.clone(), self.pins(), self.run.join("logs")] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        Ok(())
+    }
+}

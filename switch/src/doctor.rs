@@ -1,0 +1,54 @@
+//! What this machine allows, and what to do about the rest.
+
+use netns_setup::detect::{self, Finding};
+use serde_json::json;
+
+use crate::{client::Client, dataloop::IoBackend, cli::print};
+
+/// Prints findings; true when ports can be made.
+pub(crate) fn run(client: &Client, as_json: bool) -> bool {
+    let mut findings = in_child();
+    findings.push(io_uring());
+    let daemon = client.get("/v1/info");
+    let detail = match &daemon {
+        Ok(info) => format!("answers on {} (pid {}, {})", client.socket().display(), info["pid"], info["io"].as_str().unwrap_or("?")),
+        Err(error) => error.message.clone(),
+    };
+    findings.push(Finding { name: "daemon", ok: daemon.is_ok(), detail, fix: Some("start one with `weft daemon &`").filter(|_| daemon.is_err()) });
+    let (kind, why) = detect::choose_kind();
+    let kind = format!("{kind:?}").to_lowercase();
+    if as_json {
+        print(&json!({ "findings": findings, "port_kind": kind, "because": why }).to_string());
+    } else {
+        for finding in &findings {
+            print(&format!("{} {:<20} {}", if finding.ok { "ok     " } else { "missing" }, finding.name, finding.detail));
+            if let Some(fix) = finding.fix {
+                print(&format!("        {:<20} -> {fix}", ""));
+            }
+        }
+        print(&format!("ports are {kind} by default: {why}"));
+    }
+    let works = |name: &str| findings.iter().any(|finding| finding.name == name && finding.ok);
+    works("network namespaces") || works("user namespaces")
+}
+
+/// An ordinary user's namespaces are tried as the rootless daemon would: inside a user namespace.
+fn in_child() -> Vec<Finding> {
+    if !nix::unistd::geteuid().is_root() && netns_setup::user::enter_user_namespace().is_err() {
+        tracing::debug!("no user namespace");
+    }
+    detect::detect()
+}
+
+fn io_uring() -> Finding {
+    let (sender, _receiver) = tokio::sync::mpsc::channel(1);
+    let config = crate::dataloop::LoopConfig { io: IoBackend::Uring, ..Default::default() };
+    match crate::dataloop::DataPlane::start(config, sender) {
+        Ok((dataplane, thread)) => {
+            dataplane.shutdown();
+            drop(thread.join());
+            Finding { name: "io_uring", ok: true, detail: "multishot reads with provided buffers".into(), fix: None }
+        }
+        Err(error) => Finding { name: "io_uring", ok: false, detail: error.to_string(), fix: Some("the switch uses epoll instead: nothing to do") },
+    }
+}

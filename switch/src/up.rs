@@ -1,0 +1,136 @@
+//! `weft up FILE`: a switch in the foreground, with networks and sandboxes from a file.
+
+use std::{path::Path, process::Command};
+
+use serde_json::{Value, json};
+use weft_control::{ControlError, Endpoint, config::UpFile};
+
+use crate::{
+    cli::{Place, daemon, invalid, print, unavailable},
+    client::Client,
+    control::{Daemon, DaemonConfig, Runtime},
+    dataloop::IoBackend,
+    dirs::Dirs,
+};
+
+/// Exit code, or what failed.
+type End = Result<u8, ControlError>;
+
+pub(crate) fn run(path: &Path, check: bool) -> End {
+    let text = std::fs::read_to_string(path).map_err(|error| unavailable(format!("cannot read {}: {error}", path.display())))?;
+    let file = UpFile::parse(&text).map_err(|error| invalid(&path.to_string_lossy(), format!("{}: {error}", path.display())))?;
+    daemon::start_logging();
+    // A switch of its own, beside whatever daemon runs: its files go with it.
+    let own = std::env::temp_dir().join(format!("weft-up-{}", std::process::id()));
+    let place = Place { client: Client::new(own.join("api.sock")), dirs: Dirs::new(Some(&own)) };
+    let rootless = daemon::prepare(&place, false).map_err(unavailable)?;
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: IoBackend::Auto, rootless };
+    let result = daemon::block_on(async {
+        let daemon = Daemon::start(config).await.map_err(unavailable)?;
+        let runtime = daemon.runtime.clone();
+        let made = make(&file, &runtime);
+        let end = match made {
+            Ok(()) => show_or_check(&file, &runtime, &place, check, rootless).await,
+            Err(error) => Err(error),
+        };
+        daemon.stop(true);
+        end
+    });
+    drop(std::fs::remove_dir_all(&own));
+    result
+}
+
+fn make(file: &UpFile, runtime: &Runtime) -> Result<(), ControlError> {
+    for network in &file.networks {
+        runtime.lock().create_network(network)?;
+    }
+    for sandbox in &file.sandboxes {
+        runtime.create_sandbox(&sandbox.request())?;
+    }
+    Ok(())
+}
+
+async fn show_or_check(file: &UpFile, runtime: &Runtime, place: &Place, check: bool, rootless: bool) -> End {
+    show(file, runtime, place, rootless);
+    if check {
+        let (file, runtime) = (file.clone(), runtime.clone());
+        return tokio::task::spawn_blocking(move || prove(&file, &runtime)).await.map_err(unavailable)?;
+    }
+    print("\nCtrl-C ends it and removes everything.");
+    daemon::until_told_to_stop().await.map_err(unavailable)?;
+    print("\nremoving everything");
+    Ok(0)
+}
+
+fn show(file: &UpFile, runtime: &Runtime, place: &Place, rootless: bool) {
+    let inner = runtime.lock();
+    let io = inner.dataplane.backend();
+    print(&format!("weft is up: one process is the switch ({io}, {}, no kernel bridge)\n", if rootless { "rootless" } else { "root" }));
+    for network in &file.networks {
+        let Ok(network) = inner.model.network(&network.name) else { continue };
+        let pools: Vec<_> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
+        print(&format!("  network {} {} ({:?}, MTU {})", network.name, pools.join(" "), network.l2, network.mtu).to_lowercase());
+        for (sandbox, endpoint) in inner.model.members(&network.id) {
+            let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
+            print(&format!("    +-- {} {} ({})  {}  {}", sandbox.name, endpoint.ifname, endpoint.kind, endpoint.mac, addresses.join(" ")));
+        }
+    }
+    let socket = place.dirs.socket();
+    let names: Vec<_> = file.sandboxes.iter().map(|sandbox| sandbox.name.as_str()).collect();
+    if let [first, second, ..] = names.as_slice() {
+        let to = inner.model.sandbox(second).ok().and_then(|sandbox| sandbox.endpoints.first()).and_then(first_address);
+        print("\ntry, in another terminal:");
+        print(&format!("  export WEFT_HOST=unix://{}", socket.display()));
+        print(&format!("  weft exec {first} ping -c 3 {}", to.unwrap_or_default()));
+        print("  weft fdb show");
+        print(&format!("  weft capture {second} -c 10"));
+        print("  weft stats");
+    }
+}
+
+fn first_address(endpoint: &Endpoint) -> Option<String> {
+    endpoint.addresses.first().map(|address| address.ip().to_string())
+}
+
+/// Every sandbox reaches every other one on its networks; the switch saw both.
+fn prove(file: &UpFile, runtime: &Runtime) -> End {
+    let mut failures = Vec::new();
+    let mut pings = 0;
+    let model = runtime.lock().model.clone();
+    for network in &file.networks {
+        let network = model.network(&network.name)?;
+        let members: Vec<_> = model.members(&network.id).collect();
+        for (from, _) in &members {
+            for (to, endpoint) in members.iter().filter(|(to, _)| to.id != from.id) {
+                for address in &endpoint.addresses {
+                    pings += 1;
+                    if let Err(why) = ping(runtime, from, &address.ip().to_string()) {
+                        failures.push(format!("{} does not reach {} ({}): {why}", from.name, to.name, address.ip()));
+                    }
+                }
+            }
+        }
+    }
+    for sandbox in model.sandboxes.values() {
+        if !runtime.lock().is_alive(sandbox) {
+            failures.push(format!("the command of {} has ended", sandbox.name));
+        }
+    }
+    let stats = runtime.lock().stats()?;
+    if failures.is_empty() {
+        print(&format!("\ncheck passed: {pings} pings between sandboxes, {} frames through the switch, {} stations learned", stats.rx_frames, stats.fdb_entries));
+        return Ok(0);
+    }
+    let report: Value = json!(stats);
+    Err(unavailable(format!("check failed:\n  {}\n  counters: {report}", failures.join("\n  "))))
+}
+
+fn ping(runtime: &Runtime, from: &weft_control::Sandbox, to: &str) -> Result<(), String> {
+    let netns = runtime.lock().open_sandbox(from).map_err(|error| error.to_string())?.ok_or("no namespace")?;
+    let output = netns.run(|| Ok(Command::new("ping").args(["-c", "1", "-W", "2", to]).output())).map_err(|error| error.to_string())?;
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or("no answer").to_owned()),
+        Err(error) => Err(format!("cannot run ping ({error}); install iputils-ping")),
+    }
+}
