@@ -125,11 +125,24 @@ pub fn reattach(target: &Netns, switch_side: &Netns, kind: Kind, ifname: &str, p
         Kind::Tap => target.run(|| {
             // Without this a TAP of that name would be made anew.
             Links::open()?.index_of(ifname)?;
-            let (fd, features) = device::open_tap(ifname, true)?;
+            let (fd, features) = retry_while_busy(|| device::open_tap(ifname, true))?;
             Ok(PortFd::Tap(fd, features))
         }),
         Kind::Veth => open_peer(switch_side, peer_name),
     }
+}
+
+/// The kernel tears an io_uring down after its process has ended, and with it the last descriptor of
+/// a TAP: for a moment the device is still taken.
+fn retry_while_busy<T>(mut open: impl FnMut() -> Result<T>) -> Result<T> {
+    const TRIES: u32 = 250;
+    for _ in 1..TRIES {
+        match open() {
+            Err(error) if error.errno() == Some(nix::libc::EBUSY) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            other => return other,
+        }
+    }
+    open()
 }
 
 /// Opens a port on a device that is not ours. It is left as it is, but for promiscuous mode while the port is open.

@@ -47,7 +47,7 @@ fn n9_through_the_switch() {
     drop(capture.kill());
     drop(capture.wait());
     let shown = weft_tests::run::run(std::process::Command::new("tshark").args(["-r", &file.to_string_lossy()])).stdout;
-    let (arp, icmp) = (shown.find("ARP"), shown.find("ICMP"));
+    let (arp, icmp) = (shown.find(" ARP "), shown.find("Echo (ping)"));
     assert!(arp.is_some() && arp < icmp, "ARP, then ICMP:\n{shown}");
     let fdb = lab.weft("fdb show net --json").json();
     let learned: Vec<_> = fdb.as_array().expect("list").iter().map(|entry| (entry["mac"].clone(), entry["ifname"].clone())).collect();
@@ -70,7 +70,7 @@ fn n9_direct_veth() {
 fn n10_odd_names() {
     let lab = Lab::start();
     let (one, two) = (lab.ns("r1"), lab.ns("r2"));
-    lab.weft("network create net --subnet 192.168.0.0/24").ok();
+    lab.weft("network create net --subnet 192.168.0.0/24 --gateway 192.168.0.254").ok();
     lab.weft(&format!("attach net {} --ifname veth1.2 --ip 192.168.0.1", one.path())).ok();
     lab.weft(&format!("attach net {} --ifname eth1.1 --ip 192.168.0.3", two.path())).ok();
     assert!(one.pings("192.168.0.3"));
@@ -84,7 +84,7 @@ fn n10_odd_names() {
 fn n11_host_port() {
     let lab = Lab::start();
     let one = lab.ns("r1");
-    lab.weft("network create net --subnet 192.168.0.0/24").ok();
+    lab.weft("network create net --subnet 192.168.0.0/24 --gateway 192.168.0.254").ok();
     lab.weft(&format!("attach net {} --ifname eth0 --ip 192.168.0.3", one.path())).ok();
     lab.weft("attach net --host-port --ifname weft0 --ip 192.168.0.100").ok();
     assert!(lab.host.pings("192.168.0.3"));
@@ -94,7 +94,7 @@ fn n11_host_port() {
 fn n12_rehoming() {
     let lab = Lab::start();
     let (one, two, peer) = (lab.ns("r1"), lab.ns("r2"), lab.ns("peer"));
-    lab.weft("network create net --subnet 192.168.0.0/24").ok();
+    lab.weft("network create net --subnet 192.168.0.0/24 --gateway 192.168.0.254").ok();
     lab.weft(&format!("attach net {} --ifname eth0 --ip 192.168.0.1", one.path())).ok();
     lab.weft(&format!("attach net {} --ifname eth0 --ip 192.168.0.3", peer.path())).ok();
     assert!(one.pings("192.168.0.3"));
@@ -113,7 +113,7 @@ fn n13_lifecycle() {
     let inspect = lab.weft("inspect gone --json").json();
     let first_ip = ip_of(&inspect);
     let pid = inspect["pid"].as_u64().or_else(|| inspect[0]["pid"].as_u64()).expect("pid");
-    drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("pid")), nix::sys::signal::Signal::SIGKILL));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("pid")), nix::sys::signal::Signal::SIGKILL).ok();
     eventually("the port is gone", || lab.weft("port ls --json").json().as_array().is_some_and(Vec::is_empty));
     assert!(lab.weft("fdb show net --json").json().as_array().is_some_and(Vec::is_empty), "FDB flushed");
     // The pool of five addresses can be handed out whole: the lease came back.
@@ -171,7 +171,7 @@ fn n2_carrier() {
 fn n3_second_address() {
     let lab = Lab::start();
     let (one, two) = (lab.ns("ns1"), lab.ns("ns2"));
-    lab.weft("network create net --subnet 192.168.0.0/24").ok();
+    lab.weft("network create net --subnet 192.168.0.0/24 --gateway 192.168.0.254").ok();
     // The guard would refuse an address that nobody assigned: this is a trusted port.
     lab.weft(&format!("attach net {} --ifname eth0 --no-guard", one.path())).ok();
     lab.weft(&format!("attach net {} --ifname eth0 --no-guard", two.path())).ok();

@@ -54,7 +54,7 @@ fn cleared_away() {
     lab.weft("run -d --name a --net net -- sleep 1000").ok();
     let pid = lab.weft("inspect a").json()[0]["pid"].as_i64().expect("pid");
     lab.kill_daemon();
-    drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("pid")), nix::sys::signal::Signal::SIGKILL));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("pid")), nix::sys::signal::Signal::SIGKILL).ok();
     eventually("it is gone", || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists() || zombie(pid));
     lab.start_daemon();
     assert!(lab.weft("ps -aq").ok().is_empty());
@@ -75,7 +75,7 @@ fn kill_at_random() {
         let pid = lab.daemon_pid();
         let killer = std::thread::spawn(move || {
             std::thread::sleep(std::time::Duration::from_millis(5 + round * 7));
-            drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("pid")), nix::sys::signal::Signal::SIGKILL));
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("pid")), nix::sys::signal::Signal::SIGKILL).ok();
         });
         for count in 0..200 {
             let name = format!("n{round}x{count}");

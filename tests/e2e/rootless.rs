@@ -98,7 +98,7 @@ fn daemon_restart() {
     let mut daemon = start();
     user.run(&["exec", "a", "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.9.0.12"]).ok();
     user.run(&["rm", "-f", "a", "b"]).ok();
-    drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM).ok();
     assert!(daemon.wait().expect("wait").success());
     assert!(!user.home.join("run/weft/keeper").exists(), "the keeper is dismissed");
 }

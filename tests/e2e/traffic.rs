@@ -48,15 +48,16 @@ fn iperf3_all(kind_one: &str, kind_two: &str, daemon_options: &str) {
     let _server = two.iperf_server();
     for to in ["10.9.0.12", "fd09::12"] {
         for options in ["", "-R", "-P 4", "-P 4 -R"] {
-            let bytes = one.iperf(to, options)["end"]["sum_received"]["bytes"].as_u64();
-            assert!(bytes.is_some_and(|bytes| bytes > 10_000_000), "TCP {to} {options}: {bytes:?} bytes");
+            let report = one.iperf(to, options);
+            let bytes = report["end"]["sum_received"]["bytes"].as_u64();
+            assert!(bytes.is_some_and(|bytes| bytes > 10_000_000), "TCP {to} {options}: {bytes:?} bytes, {}", report["error"]);
         }
         for options in ["-u -b 20M", "-u -b 20M -R", "-u -b 5M -P 4", "-u -b 20M -l 8000"] {
             let report = one.iperf(to, options);
             let sum = &report["end"]["sum"];
             let (lost, packets) = (sum["lost_packets"].as_u64().unwrap_or(u64::MAX), sum["packets"].as_u64().unwrap_or(0));
             // A slow machine may lose some at its sockets; a switch that breaks UDP loses all.
-            assert!(packets > 100 && lost * 4 < packets, "UDP {to} {options}: {lost} of {packets} lost");
+            assert!(packets > 100 && lost * 4 < packets, "UDP {to} {options}: {lost} of {packets} lost, {}", report["error"]);
         }
     }
 }

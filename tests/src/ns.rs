@@ -88,10 +88,23 @@ impl Ns {
         server
     }
 
-    /// One iperf3 run to `to`; the JSON report.
+    /// One iperf3 run to `to`; the JSON report. A server that still winds up the run before (it
+    /// says that it is busy) is asked again.
+    ///
+    /// # Panics
+    /// When iperf3 prints no JSON.
     #[track_caller]
     pub fn iperf(&self, to: &str, options: &str) -> serde_json::Value {
-        self.run(&format!("iperf3 -J -t 1 -c {to} {options}")).json()
+        let mut report = serde_json::Value::Null;
+        for _ in 0..5 {
+            let ran = self.run(&format!("iperf3 -J -t 1 -c {to} {options}"));
+            report = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{ran:?}"));
+            if report["error"].is_null() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        report
     }
 }
 
