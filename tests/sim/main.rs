@@ -1,0 +1,6 @@
+//! Whole networks in virtual time. Every frame is checked on its way (see `weft_sim::check`); a
+//! failure prints the seed that repeats it.
+
+mod bridge;
+mod churn;
+mod scale;
