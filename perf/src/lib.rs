@@ -1,1 +1,6 @@
 //! Measurements beside peers, and instruction counts of the engine.
+
+pub mod generate;
+pub mod peer;
+pub mod table;
+pub mod workload;

@@ -49,7 +49,7 @@ pub struct NetworkCreate {
 }
 
 /// A sandbox's wish to be in a network; also in an `up` file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EndpointCreate {
     /// Name or id of the network.

@@ -55,7 +55,8 @@ pub(crate) struct Fdb {
     statics: usize,
     capacity: usize,
     secret: [u64; 2],
-    ageing: Duration,
+    /// Nanoseconds: compared for each frame.
+    ageing_ns: u64,
     /// Learned entries by port slot.
     held: Vec<u32>,
     /// Ports that hold at least one learned entry.
@@ -73,7 +74,7 @@ impl Fdb {
             statics: 0,
             capacity: capacity.max(1),
             secret,
-            ageing,
+            ageing_ns: nanos(ageing),
             held: Vec::new(),
             holders: 0,
             evict_cursor: 0,
@@ -87,7 +88,7 @@ impl Fdb {
     }
 
     pub(crate) fn set_ageing(&mut self, ageing: Duration) {
-        self.ageing = ageing;
+        self.ageing_ns = nanos(ageing);
     }
 
     /// The port behind which `mac` lives, if that was heard of within the ageing time.
@@ -199,7 +200,7 @@ impl Fdb {
         }
         if end == self.slots.len() {
             self.sweep_cursor = 0;
-            self.next_sweep = now + (self.ageing / FDB_SWEEPS).max(Duration::from_millis(1));
+            self.next_sweep = now + (self.ageing() / FDB_SWEEPS).max(Duration::from_millis(1));
         } else {
             self.sweep_cursor = end;
         }
@@ -223,9 +224,14 @@ impl Fdb {
         })
     }
 
+    fn ageing(&self) -> Duration {
+        Duration::from_nanos(self.ageing_ns)
+    }
+
     #[inline]
     fn is_alive(&self, entry: &Entry, now: Instant) -> bool {
-        entry.seen == STATIC || now.since(Instant::from_nanos(entry.seen)) <= self.ageing
+        // A static entry's time lies in the future, so it is never idle.
+        now.as_nanos().saturating_sub(entry.seen) <= self.ageing_ns
     }
 
     /// First slot to look at: a keyed folded multiply.
@@ -350,9 +356,13 @@ impl Fdb {
 
     fn schedule_first_sweep(&mut self, now: Instant) {
         if self.used == self.statics {
-            self.next_sweep = now + self.ageing / FDB_SWEEPS;
+            self.next_sweep = now + self.ageing() / FDB_SWEEPS;
         }
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[inline]
