@@ -250,8 +250,10 @@ impl Fdb {
     fn find(&self, key: u64) -> Result<usize, usize> {
         let mask = self.slots.len() - 1;
         let mut slot = self.home(key);
+        // Masked below the length, so that the check of the index costs nothing.
+        let slots = &self.slots[..=mask];
         loop {
-            let found = self.slots[slot].key;
+            let found = slots[slot & mask].key;
             if found == key {
                 return Ok(slot);
             }

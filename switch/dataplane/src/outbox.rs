@@ -73,13 +73,14 @@ impl Outbox {
         Self { frames: Vec::with_capacity(frame_capacity.min(4096)), frame_capacity, ..Self::default() }
     }
 
-    /// Queues a frame; gives it back when the outbox is full.
-    pub(crate) fn push(&mut self, port: PortId, frame: Sendable) -> Result<(), Sendable> {
-        if self.frames.len() >= self.frame_capacity {
-            return Err(frame);
+    /// Queues a frame; false, and the frame is gone, when the outbox is full.
+    #[inline]
+    pub(crate) fn push(&mut self, port: PortId, frame: Sendable) -> bool {
+        let room = self.frames.len() < self.frame_capacity;
+        if room {
+            self.frames.push((port, frame));
         }
-        self.frames.push((port, frame));
-        Ok(())
+        room
     }
 
     /// True when nothing is left to carry out.

@@ -24,7 +24,7 @@ use crate::{
     port::{PortConfig, PortCounters},
     slots::Slots,
     storm::Bucket,
-    vlan::Membership,
+    vlan::{Membership, TagEdit},
 };
 
 /// Bounds and seed of a switch.
@@ -64,6 +64,26 @@ impl Port {
     }
 }
 
+/// Where a frame came from, as far as later stages care.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    port: PortId,
+    network: NetworkId,
+    membership: Membership,
+    /// The source, if it is to be learned.
+    learn: Option<UnicastMac>,
+    isolated: bool,
+    horizon: Option<u32>,
+}
+
+impl Origin {
+    /// Isolated ports talk only to ports that are not; ports of one horizon group never to one another.
+    #[inline]
+    fn is_separated_from(&self, target: &PortConfig) -> bool {
+        (self.isolated && target.isolated) || (self.horizon.is_some() && self.horizon == target.horizon)
+    }
+}
+
 /// The data plane.
 #[derive(Debug)]
 pub struct Switch {
@@ -96,16 +116,24 @@ impl Switch {
     }
 
     /// A frame came in on a port.
+    #[inline]
     pub fn ingress(&mut self, port: PortId, frame: Frame, now: Instant, out: &mut Outbox) {
-        let Some(state) = port_mut(&mut self.ports, port) else { return };
-        state.counters.rx_frames += 1;
-        state.counters.rx_bytes += frame.len() as u64;
-        let seen = (self.captures.len() > 0).then(|| (frame.share(), state.config.network));
-        let result = self.forward(port, frame, now, out);
-        if let Some((frame, network)) = seen {
-            let sighting = Sighting { port, network, direction: Direction::Ingress, at: now, dropped: result.err() };
-            capture::record(&self.captures, sighting, &frame, &self.pool, out);
+        if self.captures.len() > 0 {
+            return self.ingress_watched(port, frame, now, out);
         }
+        if let Err(reason) = self.forward(port, frame, now, out) {
+            self.ingress_error(port, reason);
+        }
+    }
+
+    /// The same, with a recorder.
+    #[cold]
+    fn ingress_watched(&mut self, port: PortId, frame: Frame, now: Instant, out: &mut Outbox) {
+        let Some(network) = self.port(port).map(|state| state.config.network) else { return };
+        let seen = frame.share();
+        let result = self.forward(port, frame, now, out);
+        let sighting = Sighting { port, network, direction: Direction::Ingress, at: now, dropped: result.err() };
+        capture::record(&self.captures, sighting, &seen, &self.pool, out);
         if let Err(reason) = result {
             self.ingress_error(port, reason);
         }
@@ -113,34 +141,32 @@ impl Switch {
 
     #[inline]
     fn forward(&mut self, port: PortId, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let (network, ethernet, membership) = self.admit(port, &frame, now, out)?;
+        let (from, ethernet) = self.admit(port, &frame, now, out)?;
+        let network = from.network;
         let Some(bridge) = self.bridges.get_mut(network.index(), network.generation()) else { return Err(DropReason::PortDown) };
         bridge.admit(&ethernet)?;
-        if let Some(state) = self.ports.get(port.index(), port.generation())
-            && state.config.learning
-            && let Some(source) = UnicastMac::new(ethernet.source)
-        {
-            bridge.learn(network, membership.vlan, source, port, now, &mut out.events);
+        if let Some(source) = from.learn {
+            bridge.learn(network, from.membership.vlan, source, port, now, &mut out.events);
         }
-        match bridge.decide(membership.vlan, &ethernet, port, now) {
+        match bridge.decide(from.membership.vlan, &ethernet, port, now) {
             Forwarding::Drop(reason) => Err(reason),
-            Forwarding::Unicast(target) => self.unicast(port, target, network, frame, membership, now, out),
-            Forwarding::Flood => self.flood(port, network, frame, membership, now, out),
+            Forwarding::Unicast(target) => self.emit(&from, target, frame, now, out),
+            Forwarding::Flood => self.flood(&from, frame, now, out),
         }
     }
 
-    /// The checks of the ingress port.
+    /// The checks of the ingress port, and what later stages need of it.
     #[inline]
-    fn admit(&mut self, port: PortId, frame: &Frame, now: Instant, out: &mut Outbox) -> Result<(NetworkId, EthernetView, Membership), DropReason> {
-        let Some(state) = self.ports.get_mut(port.index(), port.generation()) else { return Err(DropReason::PortDown) };
+    fn admit(&mut self, port: PortId, frame: &Frame, now: Instant, out: &mut Outbox) -> Result<(Origin, EthernetView), DropReason> {
+        let Some(state) = port_mut(&mut self.ports, port) else { return Err(DropReason::PortDown) };
+        state.counters.rx_frames += 1;
+        state.counters.rx_bytes += frame.len() as u64;
         if !state.config.up {
             return Err(DropReason::PortDown);
         }
         let bytes = frame.bytes();
         let ethernet = EthernetView::new(bytes).ok_or(DropReason::Runt)?;
-        if UnicastMac::new(ethernet.source).is_none() {
-            return Err(DropReason::BadSource);
-        }
+        let source = UnicastMac::new(ethernet.source).ok_or(DropReason::BadSource)?;
         if let Some(guard) = &state.config.guard
             && let Err(reason) = guard.check(ethernet.source, bytes)
         {
@@ -149,46 +175,28 @@ impl Switch {
             }
             return Err(reason);
         }
-        let membership = state.config.vlan.admit(&ethernet, bytes)?;
-        Ok((state.config.network, ethernet, membership))
+        let config = &state.config;
+        let membership = config.vlan.admit(&ethernet, bytes)?;
+        let learn = config.learning.then_some(source);
+        Ok((Origin { port, network: config.network, membership, learn, isolated: config.isolated, horizon: config.horizon }, ethernet))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of the one call chain")]
-    #[inline]
-    fn unicast(
-        &mut self,
-        from: PortId,
-        target: PortId,
-        network: NetworkId,
-        frame: Frame,
-        membership: Membership,
-        now: Instant,
-        out: &mut Outbox,
-    ) -> Result<(), DropReason> {
-        if let (Some(source), Some(destination)) = (self.port(from), self.port(target))
-            && separated(source, destination)
-        {
-            return Err(DropReason::Isolated);
-        }
-        self.emit(target, network, frame, membership, now, out)
-    }
-
-    fn flood(&mut self, from: PortId, network: NetworkId, frame: Frame, membership: Membership, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let Some(state) = port_mut(&mut self.ports, from) else { return Err(DropReason::PortDown) };
+    fn flood(&mut self, from: &Origin, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        let Some(state) = port_mut(&mut self.ports, from.port) else { return Err(DropReason::PortDown) };
         if let Some(bucket) = &mut state.storm
             && !bucket.take(now)
         {
             if due(&mut state.storm_reported, now) {
-                out.events.push(Event::Storm { port: from });
+                out.events.push(Event::Storm { port: from.port });
             }
             return Err(DropReason::Storm);
         }
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
-        targets.extend(self.flood_set(from, network, membership));
+        targets.extend(self.flood_set(from));
         let mut queued = false;
         for &target in &targets {
-            match self.emit(target, network, frame.share(), membership, now, out) {
+            match self.emit(from, target, frame.share(), now, out) {
                 Ok(()) => queued = true,
                 Err(reason) => self.egress_error(target, reason, 1),
             }
@@ -197,51 +205,44 @@ impl Switch {
         if queued { Ok(()) } else { Err(DropReason::NoOtherPort) }
     }
 
-    /// Ports of the network that a flood from `from` reaches: up, not separated, members of the VLAN.
-    fn flood_set(&self, from: PortId, network: NetworkId, membership: Membership) -> impl Iterator<Item = PortId> {
-        let source = self.port(from);
+    /// Ports of the network that a flood reaches: up, not separated, members of the VLAN.
+    fn flood_set(&self, from: &Origin) -> impl Iterator<Item = PortId> {
+        let network = from.network;
         let ports = self.bridges.get(network.index(), network.generation()).map_or(&[][..], |bridge| &bridge.ports);
         ports.iter().copied().filter(move |&target| {
-            target != from
-                && source.zip(self.port(target)).is_some_and(|(source, destination)| {
-                    destination.config.up && !separated(source, destination) && destination.config.vlan.egress(membership).is_some()
+            target != from.port
+                && self.port(target).is_some_and(|target| {
+                    target.config.up && !from.is_separated_from(&target.config) && target.config.vlan.egress(from.membership).is_some()
                 })
         })
     }
 
     /// Fits a frame to a port and queues it. An error is about the whole frame.
     #[inline]
-    fn emit(&mut self, target: PortId, network: NetworkId, frame: Frame, membership: Membership, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+    fn emit(&mut self, from: &Origin, target: PortId, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let Some(state) = port_mut(&mut self.ports, target) else { return Err(DropReason::EgressDown) };
         if !state.config.up {
             return Err(DropReason::EgressDown);
         }
-        let Some(edit) = state.config.vlan.egress(membership) else { return Err(DropReason::VlanNotAllowed) };
-        let fit = state.fit();
-        if self.captures.len() > 0 {
-            return self.emit_watched(target, network, frame, membership, edit, now, out);
+        if from.is_separated_from(&state.config) {
+            return Err(DropReason::Isolated);
         }
-        let counters = &mut state.counters;
-        fit.fit(frame, membership, edit, &self.pool, |sendable| push(counters, target, sendable, out))
+        let Some(edit) = state.config.vlan.egress(from.membership) else { return Err(DropReason::VlanNotAllowed) };
+        if self.captures.len() > 0 {
+            return self.emit_watched(from, target, frame, edit, now, out);
+        }
+        let (fit, counters) = (state.fit(), &mut state.counters);
+        fit.fit(frame, from.membership, edit, &self.pool, |sendable| push(counters, target, sendable, out))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as emit, with a recorder")]
+    /// The same, with a recorder.
     #[cold]
-    fn emit_watched(
-        &mut self,
-        target: PortId,
-        network: NetworkId,
-        frame: Frame,
-        membership: Membership,
-        edit: crate::vlan::TagEdit,
-        now: Instant,
-        out: &mut Outbox,
-    ) -> Result<(), DropReason> {
+    fn emit_watched(&mut self, from: &Origin, target: PortId, frame: Frame, edit: TagEdit, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let Some(state) = port_mut(&mut self.ports, target) else { return Err(DropReason::EgressDown) };
         let whole = frame.share();
         let (fit, counters, captures, pool) = (state.fit(), &mut state.counters, &self.captures, &self.pool);
-        let mut sighting = Sighting { port: target, network, direction: Direction::Egress, at: now, dropped: None };
-        let result = fit.fit(frame, membership, edit, pool, |sendable| {
+        let mut sighting = Sighting { port: target, network: from.network, direction: Direction::Egress, at: now, dropped: None };
+        let result = fit.fit(frame, from.membership, edit, pool, |sendable| {
             capture::record(captures, sighting, sendable.frame(), pool, out);
             push(counters, target, sendable, out);
         });
@@ -486,17 +487,10 @@ fn port_mut(ports: &mut Slots<Port>, port: PortId) -> Option<&mut Port> {
     ports.get_mut(port.index(), port.generation())
 }
 
-/// Isolated ports talk only to ports that are not; ports of one horizon group never to one another.
-#[inline]
-fn separated(one: &Port, other: &Port) -> bool {
-    let (one, other) = (&one.config, &other.config);
-    (one.isolated && other.isolated) || (one.horizon.is_some() && one.horizon == other.horizon)
-}
-
 #[inline]
 fn push(counters: &mut PortCounters, target: PortId, sendable: Sendable, out: &mut Outbox) {
     let length = sendable.frame().len() as u64;
-    if out.push(target, sendable).is_ok() {
+    if out.push(target, sendable) {
         counters.tx_frames += 1;
         counters.tx_bytes += length;
     } else {

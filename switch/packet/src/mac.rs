@@ -38,9 +38,11 @@ impl Mac {
 
     /// The address as the low 48 bits of an integer, first octet highest.
     #[must_use]
+    #[inline]
     pub const fn as_u64(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        // Two loads and swaps instead of six of each.
+        (u32::from_be_bytes([a, b, c, d]) as u64) << 16 | u16::from_be_bytes([e, f]) as u64
     }
 }
 
