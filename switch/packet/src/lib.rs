@@ -3,6 +3,7 @@
 //! Pure: opens nothing, reads no clock, starts no thread.
 
 pub mod checksum;
+mod describe;
 mod edit;
 mod frame;
 mod id;
@@ -14,11 +15,12 @@ mod pool;
 mod segment;
 mod time;
 
+pub use describe::describe;
 pub use frame::Frame;
 pub use id::{CaptureId, EndpointId, NetworkId, PortId, VlanId, Vni};
 pub use mac::{BadMac, Mac, UnicastMac};
 pub use offload::{BadVirtioHeader, Checksum, Gso, Offload, VIRTIO_NET_HDR_LEN};
-pub use parsed::{ETHERNET_LEN, EthernetView, IpView, Parsed, TAG_LEN, describe, ethertype};
+pub use parsed::{ETHERNET_LEN, EthernetView, IpView, Ndp, Parsed, TAG_LEN, VlanTag, ethertype};
 pub use pool::{BufferClass, HEADROOM, Pool, PoolConfig, PoolStats};
 pub use segment::{SegmentError, header_len, longest_segment, segment};
 pub use time::{Duration, Instant};

@@ -1,11 +1,9 @@
 //! Header views. [`EthernetView`] is all that forwarding needs; [`Parsed`] goes down to L4.
 //! Both exist only if the lengths were checked, so that their accessors cannot fail.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use pnet_packet::{Packet as _, arp::ArpPacket, icmpv6::Icmpv6Packet, tcp::TcpPacket, udp::UdpPacket};
+use pnet_packet::arp::ArpPacket;
 
 use crate::{checksum::protocol, mac::Mac};
 
@@ -82,6 +80,61 @@ pub struct IpView {
     pub fragment_offset: u16,
     /// More fragments follow.
     pub more_fragments: bool,
+    /// An IPv6 routing header still leads elsewhere: the L4 checksum covers its last address, not
+    /// `destination` (RFC 8200 section 8.1).
+    pub routed: bool,
+}
+
+impl IpView {
+    /// The packet is a fragment, first or later.
+    #[must_use]
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment_offset != 0 || self.more_fragments
+    }
+
+    /// First byte behind the packet; what follows in the frame is padding.
+    #[must_use]
+    pub const fn end(&self) -> usize {
+        self.offset + self.length
+    }
+
+    /// Length behind the IP headers, bytes.
+    #[must_use]
+    pub const fn l4_len(&self) -> usize {
+        self.end() - self.l4_offset
+    }
+}
+
+/// A VLAN tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VlanTag {
+    /// 0x8100 or 0x88a8.
+    pub tpid: u16,
+    /// Priority, drop eligibility and VLAN id.
+    pub tci: u16,
+}
+
+impl VlanTag {
+    /// The VLAN id; 0 is a priority tag.
+    #[must_use]
+    pub const fn vid(self) -> u16 {
+        self.tci & 0xfff
+    }
+}
+
+/// A neighbour discovery message (RFC 4861 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ndp {
+    /// Type 133.
+    RouterSolicitation,
+    /// Type 134.
+    RouterAdvertisement,
+    /// Type 135, who has this address.
+    NeighborSolicitation(Ipv6Addr),
+    /// Type 136, for this address.
+    NeighborAdvertisement(Ipv6Addr),
+    /// Type 137, for this target.
+    Redirect(Ipv6Addr),
 }
 
 /// One pass over a frame.
@@ -91,6 +144,8 @@ pub struct Parsed {
     pub ethernet: EthernetView,
     /// VLAN tags seen (at most two are skipped).
     pub tags: usize,
+    /// The first `tags` of these, outer first.
+    pub vlans: [VlanTag; 2],
     /// EtherType behind the tags.
     pub ethertype: u16,
     /// First byte behind the tags.
@@ -104,10 +159,12 @@ impl Parsed {
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let ethernet = EthernetView::new(bytes)?;
-        let (mut tags, mut ethertype, mut l3_offset) = (0, ethernet.ethertype, ETHERNET_LEN);
+        let (mut tags, mut vlans) = (0, [VlanTag::default(); 2]);
+        let (mut ethertype, mut l3_offset) = (ethernet.ethertype, ETHERNET_LEN);
         while tags < 2 && matches!(ethertype, ethertype::CTAG | ethertype::STAG) {
-            let next = bytes.get(l3_offset + 2..l3_offset + 4)?;
-            ethertype = u16::from_be_bytes([next[0], next[1]]);
+            let tag = bytes.get(l3_offset..l3_offset + TAG_LEN)?;
+            vlans[tags] = VlanTag { tpid: ethertype, tci: u16::from_be_bytes([tag[0], tag[1]]) };
+            ethertype = u16::from_be_bytes([tag[2], tag[3]]);
             l3_offset += TAG_LEN;
             tags += 1;
         }
@@ -116,7 +173,7 @@ impl Parsed {
             ethertype::IPV6 => ipv6(bytes, l3_offset),
             _ => None,
         };
-        Some(Self { ethernet, tags, ethertype, l3_offset, ip })
+        Some(Self { ethernet, tags, vlans, ethertype, l3_offset, ip })
     }
 
     /// The ARP packet, if the frame carries a sound one for IPv4 over Ethernet.
@@ -129,15 +186,31 @@ impl Parsed {
         (packet.get_hw_addr_len() == 6 && packet.get_proto_addr_len() == 4).then_some(packet)
     }
 
-    /// Source and destination ports of an unfragmented TCP or UDP packet.
+    /// Source and destination ports of a TCP or UDP packet or of its first fragment.
     #[must_use]
     pub fn l4_ports(&self, bytes: &[u8]) -> Option<(u16, u16)> {
         let ip = self.ip?;
         if !matches!(ip.protocol, protocol::TCP | protocol::UDP) || ip.fragment_offset != 0 {
             return None;
         }
-        let ports = bytes.get(ip.l4_offset..ip.l4_offset + 4)?;
+        let ports = bytes.get(ip.l4_offset..ip.end())?.first_chunk::<4>()?;
         Some((u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])))
+    }
+
+    /// The neighbour discovery message in an unfragmented packet, whatever its hop limit.
+    #[must_use]
+    pub fn ndp(&self, bytes: &[u8]) -> Option<Ndp> {
+        let ip = self.ip.filter(|ip| ip.protocol == protocol::ICMPV6 && !ip.is_fragment())?;
+        let message = bytes.get(ip.l4_offset..ip.end())?;
+        let target = || Some(Ipv6Addr::from(*message.get(8..24)?.first_chunk::<16>()?));
+        match *message.first()? {
+            133 => Some(Ndp::RouterSolicitation),
+            134 => Some(Ndp::RouterAdvertisement),
+            135 => Some(Ndp::NeighborSolicitation(target()?)),
+            136 => Some(Ndp::NeighborAdvertisement(target()?)),
+            137 => Some(Ndp::Redirect(target()?)),
+            _ => None,
+        }
     }
 }
 
@@ -158,6 +231,7 @@ fn ipv4(bytes: &[u8], offset: usize) -> Option<IpView> {
         l4_offset: offset + header_len,
         fragment_offset: (fragment & 0x1fff) * 8,
         more_fragments: fragment & 0x2000 != 0,
+        routed: false,
     })
 }
 
@@ -179,6 +253,7 @@ fn ipv6(bytes: &[u8], offset: usize) -> Option<IpView> {
         l4_offset: offset + 40,
         fragment_offset: 0,
         more_fragments: false,
+        routed: false,
     };
     let packet = &bytes[..offset + length];
     for _ in 0..EXTENSIONS {
@@ -198,55 +273,12 @@ fn ipv6(bytes: &[u8], offset: usize) -> Option<IpView> {
         if view.l4_offset + size > packet.len() {
             break;
         }
+        // RFC 8200 section 4.4: byte 3 of a routing header counts the segments left.
+        view.routed |= view.protocol == 43 && extension[3] != 0;
         view.protocol = extension[0];
         view.l4_offset += size;
     }
     Some(view)
-}
-
-/// One line about a frame, for people.
-#[must_use]
-pub fn describe(bytes: &[u8]) -> String {
-    let Some(parsed) = Parsed::new(bytes) else { return format!("runt of {} bytes", bytes.len()) };
-    let mut line = format!("{} > {}", parsed.ethernet.source, parsed.ethernet.destination);
-    if parsed.tags > 0 {
-        let vid = bytes.get(14..16).map_or(0, |tci| u16::from_be_bytes([tci[0], tci[1]]) & 0xfff);
-        line.push_str(&format!(" vlan {vid}"));
-    }
-    if let Some(arp) = parsed.arp(bytes) {
-        let (sender, target) = (arp.get_sender_proto_addr(), arp.get_target_proto_addr());
-        match arp.get_operation().0 {
-            1 => line.push_str(&format!(" ARP who-has {target} tell {sender}")),
-            2 => line.push_str(&format!(" ARP {sender} is-at {}", arp.get_sender_hw_addr())),
-            other => line.push_str(&format!(" ARP operation {other}")),
-        }
-    } else if let Some(ip) = parsed.ip {
-        describe_ip(&mut line, bytes, &ip);
-    } else {
-        line.push_str(&format!(" ethertype 0x{:04x}", parsed.ethertype));
-    }
-    line.push_str(&format!(" ({} bytes)", bytes.len()));
-    line
-}
-
-fn describe_ip(line: &mut String, bytes: &[u8], ip: &IpView) {
-    let (source, destination) = (ip.source, ip.destination);
-    let l4 = bytes.get(ip.l4_offset..ip.offset + ip.length).unwrap_or_default();
-    let first = ip.fragment_offset == 0;
-    match ip.protocol {
-        protocol::TCP if let Some(tcp) = TcpPacket::new(l4).filter(|_| first) => {
-            let flags: String = "FSRPAUEC".chars().enumerate().filter(|(bit, _)| tcp.get_flags() >> bit & 1 != 0).map(|(_, c)| c).collect();
-            line.push_str(&format!(" TCP {source}:{} > {destination}:{} [{flags}] seq {}", tcp.get_source(), tcp.get_destination(), tcp.get_sequence()));
-        }
-        protocol::UDP if let Some(udp) = UdpPacket::new(l4).filter(|_| first) => {
-            line.push_str(&format!(" UDP {source}:{} > {destination}:{} length {}", udp.get_source(), udp.get_destination(), udp.payload().len()));
-        }
-        protocol::ICMP if first && l4.len() >= 2 => line.push_str(&format!(" ICMP {source} > {destination} type {} code {}", l4[0], l4[1])),
-        protocol::ICMPV6 if let Some(icmp) = Icmpv6Packet::new(l4).filter(|_| first) => {
-            line.push_str(&format!(" ICMPv6 {source} > {destination} type {}", icmp.get_icmpv6_type().0));
-        }
-        other => line.push_str(&format!(" IP {source} > {destination} protocol {other}")),
-    }
 }
 
 #[cfg(test)]
@@ -268,7 +300,37 @@ mod tests {
             let parsed = Parsed::new(&bytes).unwrap();
             assert_eq!(parsed.tags, tags);
             assert_eq!(parsed.l4_ports(&bytes), Some((53, 12345)));
+            if tags == 2 {
+                assert_eq!(parsed.vlans, [VlanTag { tpid: 0x88a8, tci: 7 }, VlanTag { tpid: 0x8100, tci: 9 }]);
+            }
         }
+    }
+
+    #[test]
+    fn ports_outside_the_packet_are_not_ports() {
+        let mut bytes = udp_frame();
+        bytes[17] = 22;
+        assert_eq!(Parsed::new(&bytes).unwrap().l4_ports(&bytes), None, "they are Ethernet padding");
+    }
+
+    /// Hop-by-hop, routing with one segment left, then a neighbour solicitation.
+    #[test]
+    fn extension_headers_are_followed() {
+        let mut bytes = vec![0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
+        bytes.extend([0x60, 0, 0, 0, 0, 48, 0, 255]);
+        bytes.extend([0xfe; 32]);
+        bytes.extend([43, 0, 1, 4, 0, 0, 0, 0]);
+        bytes.extend([58, 0, 4, 1, 0, 0, 0, 0]);
+        let icmp_at = bytes.len();
+        bytes.extend([135, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([9; 16]);
+        bytes.extend([1, 1, 2, 0, 0, 0, 0, 1]);
+        let parsed = Parsed::new(&bytes).unwrap();
+        let ip = parsed.ip.unwrap();
+        assert_eq!((ip.l4_offset, ip.l4_len(), ip.protocol, ip.routed), (icmp_at, 32, 58, true));
+        assert_eq!(parsed.ndp(&bytes), Some(Ndp::NeighborSolicitation([9; 16].into())));
+        bytes[icmp_at] = 129;
+        assert_eq!(parsed.ndp(&bytes), None);
     }
 
     #[test]
@@ -278,13 +340,6 @@ mod tests {
             let cut = &bytes[..length];
             assert_eq!(Parsed::new(cut).is_some(), length >= 14);
             assert!(Parsed::new(cut).is_none_or(|parsed| parsed.ip.is_none()), "the IP length lies");
-            assert!(!describe(cut).is_empty());
         }
-    }
-
-    #[test]
-    fn one_line_for_people() {
-        let line = describe(&udp_frame());
-        assert_eq!(line, "02:00:00:00:00:01 > 02:00:00:00:00:02 UDP 10.0.0.1:53 > 10.0.0.2:12345 length 4 (46 bytes)");
     }
 }
