@@ -5,21 +5,27 @@
 pub mod checksum;
 mod describe;
 mod edit;
+mod five_tuple;
 mod frame;
 mod id;
 mod mac;
 mod offload;
+mod packet_mut;
 mod parsed;
 pub mod pcapng;
 mod pool;
 mod segment;
+#[cfg(test)]
+mod testing;
 mod time;
 
 pub use describe::describe;
+pub use five_tuple::{FiveTuple, HashKey};
 pub use frame::Frame;
 pub use id::{CaptureId, EndpointId, NetworkId, PortId, VlanId, Vni};
 pub use mac::{BadMac, Mac, UnicastMac};
 pub use offload::{BadVirtioHeader, Checksum, Gso, Offload, VIRTIO_NET_HDR_LEN};
+pub use packet_mut::PacketMut;
 pub use parsed::{ETHERNET_LEN, EthernetView, IpView, Ndp, Parsed, TAG_LEN, VlanTag, ethertype};
 pub use pool::{BufferClass, HEADROOM, Pool, PoolConfig, PoolStats};
 pub use segment::{SegmentError, header_len, longest_segment, segment};
