@@ -3,10 +3,10 @@
 //! section 6.1.2), every checksum complete.
 
 use crate::{
-    checksum::{fold, protocol, pseudo_header, sum},
+    checksum::{fold, protocol, sum},
     frame::Frame,
     offload::{Checksum, Gso, Offload},
-    parsed::{ETHERNET_LEN, TAG_LEN, ethertype},
+    parsed::Parsed,
     pool::Pool,
 };
 
@@ -19,6 +19,10 @@ pub enum SegmentError {
     NoBuffer,
 }
 
+const TCP_HEADER: usize = 20;
+const TCP_CHECKSUM: usize = 16;
+const UDP_HEADER: usize = 8;
+const UDP_CHECKSUM: usize = 6;
 const TCP_FIN: u8 = 0x01;
 const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
@@ -65,7 +69,7 @@ pub fn segment(frame: &Frame, pool: &Pool, mut sink: impl FnMut(Frame)) -> Resul
         let out = segment.bytes_mut();
         out[..headers.len()].copy_from_slice(headers);
         out[headers.len()..].copy_from_slice(part);
-        layout.finish(out, index, start, index + 1 == count);
+        layout.finish(out, bytes.len() - layout.l4, index, start, index + 1 == count);
         segment.offload = Offload::NONE;
         sink(segment);
     }
@@ -73,46 +77,37 @@ pub fn segment(frame: &Frame, pool: &Pool, mut sink: impl FnMut(Frame)) -> Resul
 }
 
 impl Layout {
+    /// `None` when the headers do not say what the offload metadata says: a super-frame that lies
+    /// would be cut into garbage.
     fn of(frame: &Frame) -> Option<Self> {
-        let (size, ecn, tcp, want_v6) = match frame.offload.gso {
+        let (size, ecn, tcp) = match frame.offload.gso {
             Gso::None => return None,
-            Gso::Tcp4 { size, ecn } => (size, ecn, true, Some(false)),
-            Gso::Tcp6 { size, ecn } => (size, ecn, true, Some(true)),
-            Gso::Udp { size } => (size, false, false, None),
+            Gso::Tcp4 { size, ecn } | Gso::Tcp6 { size, ecn } => (usize::from(size), ecn, true),
+            Gso::Udp { size } => (usize::from(size), false, false),
         };
-        let Checksum::Partial { start, .. } = frame.offload.checksum else { return None };
+        let Checksum::Partial { start, offset } = frame.offload.checksum else { return None };
         let bytes = frame.bytes();
-        let mut l3 = ETHERNET_LEN;
-        let mut kind = u16::from_be_bytes([*bytes.get(12)?, *bytes.get(13)?]);
-        while matches!(kind, ethertype::CTAG | ethertype::STAG) && l3 < ETHERNET_LEN + 2 * TAG_LEN {
-            kind = u16::from_be_bytes([*bytes.get(l3 + 2)?, *bytes.get(l3 + 3)?]);
-            l3 += TAG_LEN;
-        }
-        let ipv6 = match kind {
-            ethertype::IPV4 => false,
-            ethertype::IPV6 => true,
-            _ => return None,
+        let ip = Parsed::new(bytes)?.ip?;
+        let ipv6 = ip.source.is_ipv6();
+        let family_fits = match frame.offload.gso {
+            Gso::Tcp4 { .. } => !ipv6,
+            Gso::Tcp6 { .. } => ipv6,
+            Gso::Udp { .. } | Gso::None => true,
         };
-        let l4 = usize::from(start);
-        let shortest = if ipv6 { 40 } else { 20 };
-        if want_v6.is_some_and(|want| want != ipv6) || l4 < l3 + shortest || bytes.len() < l4 {
-            return None;
-        }
-        if !ipv6 && usize::from(bytes[l3] & 0xf) * 4 != l4 - l3 {
-            return None;
-        }
-        let l4_header = if tcp { usize::from(*bytes.get(l4 + 12)? >> 4) * 4 } else { 8 };
-        let payload = l4 + l4_header;
-        if l4_header < if tcp { 20 } else { 8 } || payload > bytes.len() || size == 0 {
-            return None;
-        }
-        Some(Self { l3, ipv6, l4, tcp, payload, size: usize::from(size), ecn })
+        let (protocol, field) = if tcp { (protocol::TCP, TCP_CHECKSUM) } else { (protocol::UDP, UDP_CHECKSUM) };
+        let headers_fit = ip.protocol == protocol && !ip.is_fragment() && ip.end() == bytes.len();
+        let checksum_fits = usize::from(start) == ip.l4_offset && usize::from(offset) == field;
+        let l4_header = if tcp { usize::from(*bytes.get(ip.l4_offset + 12)? >> 4) * 4 } else { UDP_HEADER };
+        let payload = ip.l4_offset + l4_header;
+        let lengths_fit = l4_header >= if tcp { TCP_HEADER } else { UDP_HEADER } && payload <= bytes.len() && size > 0;
+        (family_fits && headers_fit && checksum_fits && lengths_fit)
+            .then_some(Self { l3: ip.offset, ipv6, l4: ip.l4_offset, tcp, payload, size, ecn })
     }
 
     /// Sets lengths, ids, sequence numbers, flags and checksums of segment `index`, whose payload
-    /// began `start` bytes into the whole.
+    /// began `start` bytes into the whole, whose L4 packet had `whole_l4_len` bytes.
     #[expect(clippy::cast_possible_truncation, reason = "frames are shorter than 2^16 bytes, and ids wrap")]
-    fn finish(&self, out: &mut [u8], index: usize, start: usize, last: bool) {
+    fn finish(&self, out: &mut [u8], whole_l4_len: usize, index: usize, start: usize, last: bool) {
         let l4_len = out.len() - self.l4;
         if self.ipv6 {
             let length = (out.len() - self.l3 - 40) as u16;
@@ -127,8 +122,8 @@ impl Layout {
             let checksum = !fold(sum(&header[..self.l4 - self.l3]));
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
         }
-        let (ip, l4) = out[self.l3..].split_at_mut(self.l4 - self.l3);
-        let (protocol, field) = if self.tcp { (protocol::TCP, 16) } else { (protocol::UDP, 6) };
+        let l4 = &mut out[self.l4..];
+        let field = if self.tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
         if self.tcp {
             let sequence = u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]).wrapping_add(start as u32);
             l4[4..8].copy_from_slice(&sequence.to_be_bytes());
@@ -141,8 +136,9 @@ impl Layout {
         } else {
             l4[4..6].copy_from_slice(&(l4_len as u16).to_be_bytes());
         }
-        l4[field..field + 2].fill(0);
-        let pseudo = pseudo_header(ip, protocol, l4_len).unwrap_or(0);
+        // The field holds the pseudo-header sum of the whole, so it needs only the new length. A
+        // wrong one stays wrong, and behind a routing header it knows the last address, as we do not.
+        let pseudo = u64::from(!(whole_l4_len as u16)) + l4_len as u64;
         let checksum = match !fold(sum(l4) + pseudo) {
             0 if !self.tcp => 0xffff,
             checksum => checksum,
@@ -156,82 +152,69 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{checksum::verify, parsed::Parsed, pool::PoolConfig};
+    use crate::{
+        Mac,
+        parsed::Parsed,
+        pool::PoolConfig,
+        testing::{Sample, oracle_verifies},
+    };
 
-    /// A super-frame with the partial checksum that a kernel would leave.
-    pub(crate) fn super_frame(pool: &Pool, ipv6: bool, tcp: bool, tagged: bool, size: u16, payload: &[u8]) -> Frame {
-        let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-        if tagged {
-            bytes.extend([0x81, 0, 0, 5]);
-        }
-        bytes.extend(if ipv6 { [0x86, 0xdd] } else { [8, 0] });
-        let l4_header = if tcp { 32 } else { 8 };
-        let l4_len = l4_header + payload.len();
-        let protocol = if tcp { protocol::TCP } else { protocol::UDP };
-        let ip = if ipv6 {
-            let mut ip = vec![0x60, 0, 0, 0, 0, 0, protocol, 64];
-            ip[4..6].copy_from_slice(&u16::try_from(l4_len).unwrap().to_be_bytes());
-            ip.extend([0xfd; 32]);
-            ip
-        } else {
-            let mut ip = vec![0x45, 0, 0, 0, 0xff, 0xff, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
-            ip[2..4].copy_from_slice(&u16::try_from(20 + l4_len).unwrap().to_be_bytes());
-            ip
-        };
-        let start = u16::try_from(bytes.len() + ip.len()).unwrap();
-        let pseudo = fold(pseudo_header(&ip, protocol, l4_len).unwrap());
-        bytes.extend(&ip);
-        let mut l4 = vec![0; l4_header];
-        let offset = if tcp {
-            l4[4..8].copy_from_slice(&0xffff_fff0_u32.to_be_bytes());
-            l4[12] = 0x80;
-            l4[13] = 0x10 | TCP_PSH | TCP_FIN | TCP_CWR;
-            16
-        } else {
-            6
-        };
-        l4[offset..offset + 2].copy_from_slice(&pseudo.to_be_bytes());
-        bytes.extend(&l4);
-        bytes.extend(payload);
-        let mut frame = pool.copy_of(&bytes).unwrap();
-        let gso = match (tcp, ipv6) {
-            (true, false) => Gso::Tcp4 { size, ecn: true },
-            (true, true) => Gso::Tcp6 { size, ecn: true },
-            (false, _) => Gso::Udp { size },
-        };
-        frame.offload = Offload { checksum: Checksum::Partial { start, offset: u16::try_from(offset).unwrap() }, gso };
-        frame
+    /// TCP with all the flags that cutting treats, or UDP.
+    fn super_sample() -> impl Strategy<Value = Sample> {
+        (any::<Sample>(), any::<bool>(), proptest::collection::vec(any::<u8>(), 1..20_000)).prop_map(|(sample, tcp, payload)| Sample {
+            protocol: if tcp { protocol::TCP } else { protocol::UDP },
+            flags: 0x10 | TCP_PSH | TCP_FIN | TCP_CWR,
+            tcp_options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
+            payload,
+            ..sample
+        })
     }
 
     proptest! {
         #[test]
-        fn segments_verify_and_join_to_the_whole(
-            ipv6: bool, tcp: bool, tagged: bool, size in 1_u16..3000, payload in proptest::collection::vec(any::<u8>(), 1..20_000)
-        ) {
-            let pool = Pool::new(PoolConfig { small: 30_000, large: 4 });
-            let frame = super_frame(&pool, ipv6, tcp, tagged, size, &payload);
+        fn segments_verify_and_join_to_the_whole(sample in super_sample(), size in 1_u16..3000) {
+            let pool = Pool::new(PoolConfig { small: 30_000, large: 64 });
+            let frame = sample.super_frame(&pool, size);
             let header = header_len(&frame).unwrap();
+            prop_assert_eq!(header, frame.len() - sample.payload.len());
             let mut joined = Vec::new();
             let mut flags = Vec::new();
+            let mut index = 0_u16;
             segment(&frame, &pool, |segment| {
-                assert!(verify(segment.bytes()), "checksums of {segment:?}");
-                assert!(segment.len() <= header + usize::from(size));
-                let parsed = Parsed::new(segment.bytes()).unwrap();
-                let ip = parsed.ip.expect("sound lengths");
-                assert_eq!(ip.offset + ip.length, segment.len());
-                if tcp {
+                assert!(oracle_verifies(segment.bytes()), "checksums of {segment:?}");
+                assert!(segment.len() <= longest_segment(&frame).unwrap() && segment.len() <= header + usize::from(size));
+                assert_eq!((segment.offload, segment.bytes()[..12] == frame.bytes()[..12]), (Offload::NONE, true));
+                let ip = Parsed::new(segment.bytes()).unwrap().ip.expect("sound lengths");
+                assert_eq!(ip.end(), segment.len());
+                if ip.source.is_ipv4() {
+                    let id = &segment.bytes()[ip.offset + 4..ip.offset + 6];
+                    assert_eq!(id, sample.id.wrapping_add(index).to_be_bytes());
+                }
+                if sample.protocol == protocol::TCP {
                     let l4 = &segment.bytes()[ip.l4_offset..];
                     let sequence = u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]);
-                    assert_eq!(sequence, 0xffff_fff0_u32.wrapping_add(u32::try_from(joined.len()).unwrap()));
+                    assert_eq!(sequence, sample.sequence.wrapping_add(u32::try_from(joined.len()).unwrap()));
                     flags.push(l4[13]);
                 }
                 joined.extend_from_slice(&segment.bytes()[header..]);
+                index += 1;
             }).unwrap();
-            prop_assert_eq!(joined, payload);
+            prop_assert_eq!(joined, sample.payload);
+            prop_assert!(flags.last().is_none_or(|last| last & (TCP_FIN | TCP_PSH) == TCP_FIN | TCP_PSH));
             for (index, flags) in flags.iter().enumerate().rev().skip(1) {
                 prop_assert_eq!(flags & (TCP_FIN | TCP_PSH), 0);
                 prop_assert_eq!(flags & TCP_CWR != 0, index == 0);
             }
+        }
+
+        /// A wrong pseudo-header sum makes every segment wrong.
+        #[test]
+        fn a_wrong_partial_checksum_stays_wrong(sample in super_sample(), size in 100_u16..3000, error in 1_u8..=255) {
+            let pool = Pool::new(PoolConfig { small: 300, large: 64 });
+            let mut frame = sample.super_frame(&pool, size);
+            let Checksum::Partial { start, offset } = frame.offload.checksum else { unreachable!() };
+            frame.bytes_mut()[usize::from(start + offset)] ^= error;
+            segment(&frame, &pool, |segment| assert!(!oracle_verifies(segment.bytes()))).unwrap();
         }
 
         #[test]
@@ -248,10 +231,48 @@ mod tests {
         }
     }
 
+    /// A super-frame of five segments.
+    fn five(pool: &Pool) -> Frame {
+        Sample { payload: vec![1; 5000], ..Sample::tcp4() }.super_frame(pool, 1000)
+    }
+
     #[test]
     fn an_empty_pool_is_an_error() {
         let pool = Pool::new(PoolConfig { small: 0, large: 2 });
-        let frame = super_frame(&pool, false, true, false, 1000, &[1; 5000]);
-        assert_eq!(segment(&frame, &pool, std::mem::forget), Err(SegmentError::NoBuffer));
+        assert_eq!(segment(&five(&pool), &pool, std::mem::forget), Err(SegmentError::NoBuffer));
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused_before_anything_is_given() {
+        type Lie = fn(&mut Frame);
+        let lies: [(&str, Lie); 9] = [
+            ("no longer partial", |frame| frame.offload.checksum = Checksum::Complete),
+            ("checksum elsewhere", |frame| frame.offload.checksum = Checksum::Partial { start: 30, offset: 16 }),
+            ("another field", |frame| frame.offload.checksum = Checksum::Partial { start: 34, offset: 6 }),
+            ("the other family", |frame| frame.offload.gso = Gso::Tcp6 { size: 1000, ecn: false }),
+            ("another protocol", |frame| frame.offload.gso = Gso::Udp { size: 1000 }),
+            ("a segment size of nothing", |frame| frame.offload.gso = Gso::Tcp4 { size: 0, ecn: false }),
+            ("shorter than the IP length", |frame| frame.set_len(4000)),
+            ("a TCP header too short", |frame| frame.bytes_mut()[46] = 0x40),
+            ("a fragment", |frame| frame.bytes_mut()[20] |= 0x20),
+        ];
+        let pool = Pool::new(PoolConfig::default());
+        assert_eq!(header_len(&five(&pool)), Some(58));
+        for (name, lie) in lies {
+            let mut frame = five(&pool);
+            lie(&mut frame);
+            let mut given = 0;
+            assert_eq!(segment(&frame, &pool, |_| given += 1), Err(SegmentError::Malformed), "{name}");
+            assert_eq!((given, header_len(&frame), longest_segment(&frame)), (0, None, None), "{name}");
+        }
+    }
+
+    #[test]
+    fn segments_have_headroom_for_an_outer_header() {
+        let pool = Pool::new(PoolConfig::default());
+        segment(&five(&pool), &pool, |mut segment| {
+            assert!(segment.headroom() >= 74 && segment.set_source_mac(Mac([2, 0, 0, 0, 0, 9])));
+        })
+        .unwrap();
     }
 }
