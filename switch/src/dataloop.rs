@@ -271,6 +271,7 @@ impl Loop {
     }
 
     fn run(&mut self) {
+        crate::sys::priority::raise();
         while !self.stopping {
             self.wait();
             let now = self.now();

@@ -2,4 +2,5 @@
 #![allow(unsafe_code, reason = "system-call edge; every block says why it holds")]
 
 pub(crate) mod mmsg;
+pub(crate) mod priority;
 pub(crate) mod ring;
