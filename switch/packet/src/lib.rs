@@ -3,6 +3,7 @@
 //! Pure: opens nothing, reads no clock, starts no thread.
 
 pub mod checksum;
+mod coalesce;
 mod describe;
 mod edit;
 mod five_tuple;
@@ -19,6 +20,7 @@ mod segment;
 mod testing;
 mod time;
 
+pub use coalesce::{Coalescer, Joins};
 pub use describe::describe;
 pub use five_tuple::{FiveTuple, HashKey};
 pub use frame::Frame;

@@ -19,12 +19,12 @@ pub enum SegmentError {
     NoBuffer,
 }
 
-const TCP_HEADER: usize = 20;
-const TCP_CHECKSUM: usize = 16;
-const UDP_HEADER: usize = 8;
-const UDP_CHECKSUM: usize = 6;
-const TCP_FIN: u8 = 0x01;
-const TCP_PSH: u8 = 0x08;
+pub(crate) const TCP_HEADER: usize = 20;
+pub(crate) const TCP_CHECKSUM: usize = 16;
+pub(crate) const UDP_HEADER: usize = 8;
+pub(crate) const UDP_CHECKSUM: usize = 6;
+pub(crate) const TCP_FIN: u8 = 0x01;
+pub(crate) const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
 
 /// Where the parts of a super-frame are.
