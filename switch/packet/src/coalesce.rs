@@ -417,7 +417,7 @@ mod tests {
     fn no_header_bit_is_lost() {
         let pool = pool();
         for (ipv6, protocol) in [(false, 6), (false, 17), (true, 6), (true, 17)] {
-            let sample = Sample { ipv6, protocol, tags: 1, tcp_options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2], payload: vec![7; 30], flags: TCP_ACK, ..sample() };
+            let sample = Sample { ipv6, protocol, tags: 1, tcp_options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2], payload: (0..30).collect(), flags: TCP_ACK, ..sample() };
             let frames = cut(&sample, 10, &pool);
             let parsed = Parsed::new(frames[0].bytes()).unwrap();
             let shape = Train::begin(&frames[0], &parsed, Joins::ALL).unwrap().shape;
