@@ -143,12 +143,16 @@ impl Peer {
         self.addresses()
     }
 
+    /// vde_switch ends with its console, so it goes to the background by itself.
     fn vde(&mut self) -> Result<(), String> {
-        let dir = self.directory.display().to_string();
-        self.spawn("vde_switch", &["-s", &format!("{dir}/vde.ctl"), "-tap", "tpA", "-tap", "tpB"], true)?;
-        // vde_switch reads its console: without one it ends, so it gets none and daemonises not.
-        let (a, b, s) = (&self.a, &self.b, &self.side);
-        sh(&format!("sleep 0.5; ip -n {s} link set tpA netns {a} name eth0; ip -n {s} link set tpB netns {b} name eth0"))?;
+        let (dir, a, b, s) = (self.directory.display().to_string(), &self.a, &self.b, &self.side);
+        sh(&format!(
+            "nsenter --net=/run/netns/{s} vde_switch -s {dir}/vde.ctl -M {dir}/vde.mgmt -tap tpA -tap tpB -d -p {dir}/vde.pid
+             for i in 1 2 3 4 5 6 7 8 9 10; do test -s {dir}/vde.pid && break; sleep 0.2; done; sleep 0.3
+             ip -n {s} link set tpA netns {a} name eth0; ip -n {s} link set tpB netns {b} name eth0"
+        ))?;
+        let pid = std::fs::read_to_string(format!("{dir}/vde.pid")).map_err(|error| error.to_string())?;
+        self.pids.extend(pid.trim().parse::<u32>().ok());
         self.addresses()
     }
 
@@ -203,6 +207,10 @@ impl Drop for Peer {
                 }
                 sleep(Duration::from_millis(20));
             }
+        }
+        // Those that went to the background are no children of ours.
+        for pid in self.pids.iter().filter_map(|&pid| i32::try_from(pid).ok()) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).ok();
         }
         for ns in [&self.a, &self.b, &self.side] {
             sh(&format!("ip netns del {ns}")).ok();

@@ -55,7 +55,13 @@ fn main() -> Result<(), String> {
     let mut results = Results::new();
     for round in 1..=arguments.rounds {
         for &kind in &kinds {
-            let peer = Peer::up(kind, &weft, &arguments.daemon_options)?;
+            let peer = match Peer::up(kind, &weft, &arguments.daemon_options) {
+                Ok(peer) => peer,
+                Err(error) => {
+                    println!("skipped {}: {error}", kind.name());
+                    continue;
+                }
+            };
             for workload in ["tcp1", "tcp4", "udp", "latency", "load", "crr", "idle"] {
                 if wanted(&arguments.workloads, workload) {
                     let figures = measure(&peer, kind, workload, &weft, round);
