@@ -453,6 +453,52 @@ mod tests {
     }
 
     #[test]
+    fn larger_padded_or_fragmented_frames_stay_alone() {
+        let pool = pool();
+        let tcp = Sample { payload: vec![1; 4], flags: TCP_ACK, ..Sample::tcp4() };
+        let larger = Sample { payload: vec![1; 5], id: tcp.id + 1, sequence: tcp.sequence + 4, ..tcp.clone() };
+        let frames = [&tcp, &larger].map(|sample| pool.copy_of(&sample.bytes()).unwrap());
+        assert_eq!(coalesce(frames, &pool).len(), 2);
+
+        let udp = |edit: fn(&mut Vec<u8>)| {
+            let frames = [7, 8].map(|id| {
+                let mut bytes = Sample { protocol: protocol::UDP, id, payload: vec![1; 4], ..Sample::tcp4() }.bytes();
+                edit(&mut bytes);
+                pool.copy_of(&bytes).unwrap()
+            });
+            coalesce(frames, &pool).len()
+        };
+        assert_eq!(udp(|_| {}), 1);
+        assert_eq!(udp(|bytes| bytes.resize(60, 0)), 2, "the padding would be lost");
+        assert_eq!(udp(|bytes| bytes[40..42].fill(0)), 2, "they would gain a checksum");
+        let first_fragment = |bytes: &mut Vec<u8>| {
+            // From don't fragment to more fragments, and the header checksum in step.
+            bytes[20] = 0x20;
+            bytes[24] = bytes[24].checked_add(0x20).unwrap();
+        };
+        assert_eq!(udp(first_fragment), 2, "fragments");
+    }
+
+    /// Both zeros verify, but cutting writes only the usual one.
+    #[test]
+    fn an_unusual_zero_is_not_lost() {
+        let pool = pool();
+        let tcp = |index: u16| Sample { id: index, sequence: u32::from(index) * 2, flags: TCP_ACK, payload: vec![0, 0], ..Sample::tcp4() };
+        let mut frames = [0, 1].map(|index| {
+            let mut sample = tcp(index);
+            let bytes = sample.bytes();
+            sample.payload = bytes[50..52].to_vec();
+            sample.bytes()
+        });
+        assert_eq!(frames.each_ref().map(|bytes| [bytes[50], bytes[51]]), [[0, 0]; 2]);
+        let joined = |frames: &[Vec<u8>; 2]| coalesce(frames.each_ref().map(|bytes| pool.copy_of(bytes).unwrap()), &pool).len();
+        assert_eq!(joined(&frames), 1);
+        frames[1][50..52].fill(0xff);
+        assert!(checksum::verify(&frames[1]));
+        assert_eq!(joined(&frames), 2);
+    }
+
+    #[test]
     fn frames_of_no_flow_are_not_overtaken() {
         let pool = pool();
         let mut frames = cut(&sample(), 1000, &pool);

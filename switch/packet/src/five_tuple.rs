@@ -137,6 +137,13 @@ mod tests {
     }
 
     #[test]
+    fn families_hash_apart() {
+        let tuple = |end: IpAddr| FiveTuple { source: end, destination: end, protocol: 6, source_port: 1, destination_port: 2 };
+        let (short, long) = (tuple([0, 0, 0, 1].into()), tuple(std::net::Ipv6Addr::LOCALHOST.into()));
+        assert_ne!(short.symmetric_hash([1, 2]), long.symmetric_hash([1, 2]));
+    }
+
+    #[test]
     fn swapped_ports_alone_are_another_flow() {
         let [a, b] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
         let tuple = FiveTuple { source: a, destination: b, protocol: 6, source_port: 1, destination_port: 2 };

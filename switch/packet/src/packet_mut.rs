@@ -385,6 +385,27 @@ mod tests {
     }
 
     #[test]
+    fn a_udp_sum_that_becomes_zero_is_sent_as_all_ones() {
+        let mut bytes = udp();
+        bytes[40..42].copy_from_slice(&[0x00, 0x01]);
+        let after = edited(&bytes, |packet| assert!(packet.set_source_port(54)));
+        assert_eq!(after[40..42], [0xff, 0xff]);
+    }
+
+    #[test]
+    fn behind_a_routing_header_the_destination_is_not_covered() {
+        let sample = Sample { ipv6: true, ip_extra: true, ..Sample::tcp4() };
+        let mut bytes = sample.bytes();
+        // Routing header with one segment left, for the destination options.
+        bytes[20] = 43;
+        bytes[57] = 1;
+        let moved = edited(&bytes, |packet| assert!(packet.set_destination([9; 16].into())));
+        assert_eq!((&moved[38..54], &moved[54..]), (&[9; 16][..], &bytes[54..]));
+        let moved = edited(&bytes, |packet| assert!(packet.set_source([9; 16].into())));
+        assert_ne!(moved[54..], bytes[54..], "the source is");
+    }
+
+    #[test]
     fn a_later_fragment_has_no_ports_and_no_checksum_to_change() {
         let mut bytes = udp();
         bytes[21] = 1;

@@ -307,6 +307,16 @@ mod tests {
     }
 
     #[test]
+    fn a_total_length_within_the_header_is_no_packet() {
+        let mut bytes = udp_frame();
+        bytes[17] = 19;
+        assert_eq!(Parsed::new(&bytes).unwrap().ip, None);
+        bytes[14] = 0x47;
+        bytes[17] = 27;
+        assert_eq!(Parsed::new(&bytes).unwrap().ip, None);
+    }
+
+    #[test]
     fn ports_outside_the_packet_are_not_ports() {
         let mut bytes = udp_frame();
         bytes[17] = 22;

@@ -268,6 +268,26 @@ mod tests {
     }
 
     #[test]
+    fn every_segment_keeps_cwr_without_ecn() {
+        let pool = Pool::new(PoolConfig::default());
+        let mut frame = Sample { flags: TCP_CWR, payload: vec![1; 5000], ..Sample::tcp4() }.super_frame(&pool, 1000);
+        frame.offload.gso = Gso::Tcp4 { size: 1000, ecn: false };
+        segment(&frame, &pool, |segment| assert_eq!(segment.bytes()[47], TCP_CWR)).unwrap();
+    }
+
+    #[test]
+    fn a_datagram_whose_sum_is_zero_says_all_ones() {
+        let pool = Pool::new(PoolConfig::default());
+        // The second payload takes what the first left of its checksum.
+        let sample = |payload| Sample { protocol: protocol::UDP, payload, ..Sample::tcp4() };
+        let mut fields = Vec::new();
+        let zero = |left: [u8; 2]| sample([vec![0; 2], left.to_vec()].concat()).super_frame(&pool, 2);
+        segment(&zero([0, 0]), &pool, |segment| fields.push([segment.bytes()[40], segment.bytes()[41]])).unwrap();
+        segment(&zero(fields[1]), &pool, |segment| fields.push([segment.bytes()[40], segment.bytes()[41]])).unwrap();
+        assert_eq!(fields[3], [0xff, 0xff]);
+    }
+
+    #[test]
     fn segments_have_headroom_for_an_outer_header() {
         let pool = Pool::new(PoolConfig::default());
         segment(&five(&pool), &pool, |mut segment| {
