@@ -89,7 +89,7 @@ impl Inner {
     /// Sandboxes in namespaces of others that have gone without a sign: a TAP that was re-attached
     /// by opening it inside keeps its namespace from ending, so its name is what tells.
     pub(crate) fn sweep_gone(&mut self) {
-        let gone: Vec<_> = self.model.sandboxes.values().filter(|sandbox| !self.is_alive(sandbox)).map(|sandbox| sandbox.id.clone()).collect();
+        let gone: Vec<_> = self.model.sandboxes.values().filter(|sandbox| !sandbox.is_ours() && !self.is_alive(sandbox)).map(|sandbox| sandbox.id.clone()).collect();
         for id in gone {
             drop(self.remove_sandbox(&id, true));
         }
