@@ -105,9 +105,12 @@ fn verify_parsed(bytes: &[u8]) -> Option<bool> {
     }
     let l4 = packet.get(ip.l4_offset - ip.offset..)?;
     let pseudo = match ip.protocol {
-        protocol::TCP | protocol::ICMPV6 => pseudo_header(packet, ip.protocol, l4.len())?,
-        protocol::UDP if l4.get(6..8)? == [0, 0] && packet[0] >> 4 == 4 => return None,
-        protocol::UDP => pseudo_header(packet, ip.protocol, l4.len())?,
+        // A header cut short holds no checksum.
+        protocol::TCP if l4.len() < 20 => return None,
+        // None at all (RFC 768), which IPv6 does not allow (RFC 8200 section 8.1).
+        protocol::UDP if l4.len() < 8 || l4[6..8] == [0, 0] && packet[0] >> 4 == 4 => return None,
+        protocol::ICMP | protocol::ICMPV6 if l4.len() < 4 => return None,
+        protocol::TCP | protocol::UDP | protocol::ICMPV6 => pseudo_header(packet, ip.protocol, l4.len())?,
         protocol::ICMP => 0,
         _ => return None,
     };
@@ -115,6 +118,7 @@ fn verify_parsed(bytes: &[u8]) -> Option<bool> {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "enums of other crates")]
 mod tests {
     use proptest::prelude::*;
     use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Address, TcpPacket, UdpPacket};

@@ -459,6 +459,9 @@ mod tests {
         let larger = Sample { payload: vec![1; 5], id: tcp.id + 1, sequence: tcp.sequence + 4, ..tcp.clone() };
         let frames = [&tcp, &larger].map(|sample| pool.copy_of(&sample.bytes()).unwrap());
         assert_eq!(coalesce(frames, &pool).len(), 2);
+        let shorter = Sample { payload: vec![1; 2], ..larger };
+        let padded = [tcp.bytes(), [shorter.bytes(), vec![0]].concat()].map(|bytes| pool.copy_of(&bytes).unwrap());
+        assert_eq!(coalesce(padded, &pool).len(), 2, "the padding is no payload");
 
         let udp = |edit: fn(&mut Vec<u8>)| {
             let frames = [7, 8].map(|id| {

@@ -143,6 +143,7 @@ impl<'a> Block<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "enums of other crates")]
 mod tests {
     use pcap_file::pcapng::{Block as Read, PcapNgReader, blocks::interface_statistics::InterfaceStatisticsOption};
 

@@ -1,4 +1,5 @@
 //! A capture as tshark reads it: the reader that our users have.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
 use std::{
     io::Write as _,
