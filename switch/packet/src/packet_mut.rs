@@ -176,10 +176,7 @@ impl<'a> PacketMut<'a> {
         match (old, new) {
             (IpAddr::V4(old), IpAddr::V4(new)) => {
                 self.replace_ipv4(at_v4, &new.octets());
-                // ICMP, unlike ICMPv6, has no pseudo-header.
-                if self.ip.protocol != protocol::ICMP {
-                    self.update_l4(&old.octets(), &new.octets(), true);
-                }
+                self.update_l4(&old.octets(), &new.octets(), true);
             }
             (IpAddr::V6(old), IpAddr::V6(new)) => {
                 let at = self.ip.offset + at_v6;
@@ -244,6 +241,10 @@ impl<'a> PacketMut<'a> {
     /// Brings the L4 checksum in step with a change from `old` to `new`.
     fn update_l4(&mut self, old: &[u8], new: &[u8], in_pseudo_header: bool) {
         let Some(Field { at, state }) = self.l4_checksum else { return };
+        // ICMP, unlike ICMPv6, has no pseudo-header.
+        if in_pseudo_header && self.ip.protocol == protocol::ICMP {
+            return;
+        }
         let value = u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
         let value = match state {
             State::Absent => return,
