@@ -99,7 +99,7 @@ fn lldp() {
     for ns in [&one, &two] {
         let socket = lab.dir().join(format!("{}.sock", ns.name));
         eventually("the neighbour is seen", || {
-            run(ns.command("lldpcli").arg("-u").arg(&socket).args(["update"])).code.is_some() && run(ns.command("lldpcli").arg("-u").arg(&socket).args(["show", "neighbors"])).stdout.contains("via: LLDP")
+            run(ns.command("lldpcli").arg("-u").arg(&socket).args(["configure", "lldp", "tx-interval", "1"])).code.is_some() && run(ns.command("lldpcli").arg("-u").arg(&socket).args(["show", "neighbors"])).stdout.contains("via: LLDP")
         });
     }
     // lldpd's monitor leaves its unprivileged child to the signal; end it by the pid file's absence.
