@@ -1,18 +1,18 @@
 //! One broadcast domain: admits, learns, decides. Deciding changes nothing outside learning.
 
-use packet::{EthernetView, Instant, NetworkId, PortId, UnicastMac, VlanId};
+use packet::{Instant, PortId};
 
 use crate::{
-    command::{BridgeConfig, Event, L2Mode},
+    command::{BridgeConfig, L2Mode},
     drop::DropReason,
-    fdb::{Fdb, Learned},
-    limits::EVENT_INTERVAL,
+    fdb::{self, Fdb, Learned, PortSlot},
+    header::Header,
 };
 
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forwarding {
-    Unicast(PortId),
+    Unicast(PortSlot),
     Flood,
     Drop(DropReason),
 }
@@ -20,21 +20,22 @@ pub(crate) enum Forwarding {
 #[derive(Debug)]
 pub(crate) struct Bridge {
     pub(crate) config: BridgeConfig,
+    /// In the order they came.
     pub(crate) ports: Vec<PortId>,
     pub(crate) fdb: Fdb,
-    full_reported: Option<Instant>,
+    pub(crate) full_reported: Option<Instant>,
 }
 
 impl Bridge {
-    pub(crate) fn new(config: BridgeConfig, secret: [u64; 2]) -> Self {
+    pub(crate) fn new(config: BridgeConfig, secret: [u64; 4]) -> Self {
         let fdb = Fdb::new(config.fdb_capacity, config.ageing, secret);
         Self { config, ports: Vec::new(), fdb, full_reported: None }
     }
 
     /// Whether a frame with this destination may be forwarded at all.
     #[inline]
-    pub(crate) fn admit(&self, ethernet: &EthernetView) -> Result<(), DropReason> {
-        if ethernet.destination.is_group() && ethernet.destination.is_reserved_group() && self.config.l2 == L2Mode::Bridge {
+    pub(crate) fn admit(&self, header: Header) -> Result<(), DropReason> {
+        if header.is_to_reserved_group() && self.config.l2 == L2Mode::Bridge {
             return Err(DropReason::ReservedGroup);
         }
         Ok(())
@@ -42,41 +43,59 @@ impl Bridge {
 
     /// Notes where the source lives.
     #[inline]
-    pub(crate) fn learn(&mut self, id: NetworkId, vlan: u16, source: UnicastMac, port: PortId, now: Instant, events: &mut Vec<Event>) {
+    pub(crate) fn learn(&mut self, vlan: u16, header: Header, port: PortSlot, now: Instant) -> Learned {
         if self.config.l2 == L2Mode::Hub {
-            return;
+            return Learned::Known;
         }
-        let learned = self.fdb.learn(vlan, source, port, now);
-        if learned != Learned::Known {
-            self.report(id, vlan, source, port, now, learned, events);
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the facts of one event")]
-    fn report(&mut self, network: NetworkId, vlan: u16, mac: UnicastMac, port: PortId, now: Instant, learned: Learned, events: &mut Vec<Event>) {
-        match learned {
-            Learned::Known => {}
-            Learned::New => events.push(Event::Learned { network, port, mac, vlan: VlanId::new(vlan) }),
-            Learned::Moved(from) => events.push(Event::Moved { network, from, to: port, mac }),
-            Learned::Evicted | Learned::Full => {
-                if self.full_reported.is_none_or(|at| now.since(at) >= EVENT_INTERVAL) {
-                    self.full_reported = Some(now);
-                    events.push(Event::FdbFull { network, port });
-                }
-            }
-        }
+        self.fdb.learn(fdb::key(vlan, header.source), port, now)
     }
 
     /// Where a frame from `ingress` goes.
     #[inline]
-    pub(crate) fn decide(&self, vlan: u16, ethernet: &EthernetView, ingress: PortId, now: Instant) -> Forwarding {
-        if ethernet.destination.is_group() || self.config.l2 == L2Mode::Hub {
+    pub(crate) fn decide(&self, vlan: u16, header: Header, ingress: PortSlot, now: Instant) -> Forwarding {
+        if header.is_to_group() || self.config.l2 == L2Mode::Hub {
             return Forwarding::Flood;
         }
-        match self.fdb.lookup(vlan, ethernet.destination, now) {
+        match self.fdb.lookup(fdb::key(vlan, header.destination), now) {
             Some(port) if port == ingress => Forwarding::Drop(DropReason::SamePort),
             Some(port) => Forwarding::Unicast(port),
             None => Forwarding::Flood,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [L2Mode; 3] = [L2Mode::Bridge, L2Mode::Transparent, L2Mode::Hub];
+
+    fn bridge(l2: L2Mode) -> Bridge {
+        Bridge::new(BridgeConfig { l2, ..BridgeConfig::new("net") }, [1, 3, 5, 7])
+    }
+
+    fn header(destination: u64, source: u64) -> Header {
+        Header { destination, source, ethertype: 0x88b5 }
+    }
+
+    #[test]
+    fn only_a_bridge_keeps_the_reserved_group_to_itself() {
+        let lldp = header(0x0180_c200_000e, 2);
+        assert_eq!(ALL.map(|l2| bridge(l2).admit(lldp).is_ok()), [false, true, true]);
+        assert!(bridge(L2Mode::Bridge).admit(header(0x0180_c200_0010, 2)).is_ok());
+    }
+
+    #[test]
+    fn only_a_hub_does_not_learn() {
+        for l2 in ALL {
+            let mut bridge = bridge(l2);
+            bridge.learn(0, header(4, 2), 7, Instant::ZERO);
+            let known = if l2 == L2Mode::Hub { Forwarding::Flood } else { Forwarding::Unicast(7) };
+            assert_eq!(bridge.decide(0, header(2, 4), 1, Instant::ZERO), known, "{l2:?}");
+            assert_eq!(bridge.decide(0, header(0xffff_ffff_ffff, 4), 1, Instant::ZERO), Forwarding::Flood);
+            assert_eq!(bridge.decide(9, header(2, 4), 1, Instant::ZERO), Forwarding::Flood, "another VLAN");
+            let back = if l2 == L2Mode::Hub { Forwarding::Flood } else { Forwarding::Drop(DropReason::SamePort) };
+            assert_eq!(bridge.decide(0, header(2, 4), 7, Instant::ZERO), back);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which frames are copied to captures, and in which form.
 
-use packet::{CaptureId, Frame, Gso, Instant, NetworkId, Pool, PortId, checksum, segment};
+use packet::{CaptureId, Frame, Gso, Instant, NetworkId, Pool, PortId, SegmentError, checksum, segment};
 
 use crate::{
     command::{CaptureConfig, CaptureScope},
@@ -32,7 +32,7 @@ pub(crate) fn record(captures: &Slots<CaptureConfig>, sighting: Sighting, frame:
         }
         let id = CaptureId::new(index, generation);
         let mut push = |frame: Frame| {
-            out.captures.push(CaptureRecord {
+            out.capture(CaptureRecord {
                 capture: id,
                 port: sighting.port,
                 direction: sighting.direction,
@@ -44,11 +44,16 @@ pub(crate) fn record(captures: &Slots<CaptureConfig>, sighting: Sighting, frame:
         if config.whole || frame.offload.is_none() {
             push(frame.share());
         } else if frame.offload.gso != Gso::None {
-            if segment(frame, pool, &mut push).is_err() {
-                push(frame.share());
+            match segment(frame, pool, &mut push) {
+                Ok(()) => {}
+                Err(SegmentError::Malformed) => push(frame.share()),
+                Err(SegmentError::NoBuffer) => out.captures_missed += 1,
             }
-        } else if let Some(mut copy) = frame.duplicate() {
-            checksum::complete(&mut copy);
+        } else {
+            let mut copy = frame.share();
+            if copy.make_unique() {
+                checksum::complete(&mut copy);
+            }
             push(copy);
         }
     }

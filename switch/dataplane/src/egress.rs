@@ -18,6 +18,10 @@ pub(crate) struct Fit {
 }
 
 impl Fit {
+    pub(crate) fn new(mtu: u32, capabilities: Capabilities) -> Self {
+        Self { mtu: mtu as usize, capabilities }
+    }
+
     /// Fits `frame` and gives the result, or its segments, to `sink`.
     ///
     /// # Errors
@@ -37,8 +41,8 @@ impl Fit {
             }
             membership.apply(edit, &mut frame);
         }
-        if frame.len() > self.mtu + ETHERNET_LEN && self.is_too_big(&frame) {
-            return Err(DropReason::TooBig);
+        if frame.len() > self.mtu + ETHERNET_LEN {
+            self.check_length(&frame)?;
         }
         if frame.offload.is_none() || self.takes(&frame) {
             sink(Sendable::new(frame));
@@ -47,12 +51,14 @@ impl Fit {
         self.finish(frame, pool, sink)
     }
 
-    /// A packet longer than the MTU; of a super-frame, its longest segment. Up to two tags do not
-    /// count as packet (IEEE 802.3: the envelope frame).
-    fn is_too_big(self, frame: &Frame) -> bool {
-        let length = if frame.offload.gso == Gso::None { Some(frame.len()) } else { longest_segment(frame) };
-        // A super-frame that cannot be cut is refused later, by its own name.
-        length.is_some_and(|length| length > self.mtu + l2_len(frame.bytes()))
+    /// What counts against the MTU is the packet; of a super-frame, its longest segment's. Up to two
+    /// tags are not part of it (IEEE 802.3: the envelope frame).
+    fn check_length(self, frame: &Frame) -> Result<(), DropReason> {
+        let length = match frame.offload.gso {
+            Gso::None => frame.len(),
+            Gso::Tcp4 { .. } | Gso::Tcp6 { .. } | Gso::Udp { .. } => longest_segment(frame).ok_or(DropReason::CannotSegment)?,
+        };
+        if length > self.mtu + l2_len(frame.bytes()) { Err(DropReason::TooBig) } else { Ok(()) }
     }
 
     fn takes(self, frame: &Frame) -> bool {

@@ -1,6 +1,7 @@
 //! Ports, bridges and a frame's way through them. Sans-IO: frames, commands and the time go in;
 //! frames, events and captures come out through the [`Outbox`].
 
+mod attachment;
 mod bridge;
 mod capture;
 mod command;
@@ -8,6 +9,7 @@ mod drop;
 mod egress;
 mod fdb;
 mod guard;
+mod header;
 mod limits;
 mod outbox;
 mod port;

@@ -15,3 +15,7 @@ pub(crate) const FDB_SWEEPS: u32 = 8;
 pub(crate) const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 /// Captures running at once.
 pub(crate) const MAX_CAPTURES: usize = 64;
+/// Events between two drains of an outbox: a MAC flood learns an address with each frame.
+pub(crate) const OUTBOX_EVENTS: usize = 1024;
+/// Capture records between two drains of an outbox. They hold buffers of the pool.
+pub(crate) const OUTBOX_CAPTURES: usize = 16_384;

@@ -2,7 +2,11 @@
 
 use packet::{CaptureId, Frame, Instant, PortId};
 
-use crate::{command::Event, drop::DropReason};
+use crate::{
+    command::Event,
+    drop::DropReason,
+    limits::{OUTBOX_CAPTURES, OUTBOX_EVENTS},
+};
 
 /// A frame that was fitted to the port it leaves by: cut, finished and within the MTU as needed.
 /// Made only by the egress stage, so that a super-frame cannot leak to a wire.
@@ -54,7 +58,8 @@ pub struct CaptureRecord {
 }
 
 /// Outputs of a turn. Bounded: at [`frame_capacity`](Self::new) further frames are refused, and the
-/// switch counts them as [`DropReason::EgressFull`].
+/// switch counts them as [`DropReason::EgressFull`]; capture records and events beyond their bounds are
+/// only counted.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Frames to write, in order.
@@ -63,6 +68,10 @@ pub struct Outbox {
     pub captures: Vec<CaptureRecord>,
     /// What control should know.
     pub events: Vec<Event>,
+    /// Capture records there was no room for, ever.
+    pub captures_missed: u64,
+    /// Events there was no room for, ever.
+    pub events_missed: u64,
     frame_capacity: usize,
 }
 
@@ -81,6 +90,24 @@ impl Outbox {
             self.frames.push((port, frame));
         }
         room
+    }
+
+    /// Tells control something, if there is room.
+    pub(crate) fn tell(&mut self, event: Event) {
+        if self.events.len() < OUTBOX_EVENTS {
+            self.events.push(event);
+        } else {
+            self.events_missed += 1;
+        }
+    }
+
+    /// Queues a frame for a capture, if there is room.
+    pub(crate) fn capture(&mut self, record: CaptureRecord) {
+        if self.captures.len() < OUTBOX_CAPTURES {
+            self.captures.push(record);
+        } else {
+            self.captures_missed += 1;
+        }
     }
 
     /// True when nothing is left to carry out.

@@ -16,22 +16,47 @@ impl<T> Slots<T> {
         self.slots.len() - self.free.len()
     }
 
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Index and generation of the new item.
     pub(crate) fn insert(&mut self, item: T) -> (u32, u32) {
-        if let Some(index) = self.free.pop() {
-            let slot = &mut self.slots[index as usize];
-            slot.1 = Some(item);
-            return (index, slot.0);
-        }
-        let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push((0, Some(item)));
-        (index, 0)
+        let mut id = (0, 0);
+        self.insert_with(|index, generation| {
+            id = (index, generation);
+            item
+        });
+        id
+    }
+
+    /// Puts in an item that knows its index and generation.
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(u32, u32) -> T) -> &mut T {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let (generation, item) = &mut self.slots[index as usize];
+        item.insert(make(index, *generation))
     }
 
     #[inline]
     pub(crate) fn get(&self, index: usize, generation: u32) -> Option<&T> {
         let (current, item) = self.slots.get(index)?;
         if *current == generation { item.as_ref() } else { None }
+    }
+
+    /// What is in a slot at this time, whatever its generation.
+    #[inline]
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize)?.1.as_ref()
+    }
+
+    /// The same, to change.
+    #[inline]
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.slots.get_mut(index as usize)?.1.as_mut()
     }
 
     #[inline]

@@ -29,14 +29,11 @@ impl VlanMode {
     /// # Errors
     /// The reason to drop it.
     #[inline]
-    pub(crate) fn admit(&self, ethernet: &EthernetView, bytes: &[u8]) -> Result<Membership, DropReason> {
-        match self {
-            Self::PassThrough => Ok(Membership { vlan: 0, tag: None }),
-            Self::Access(_) | Self::Trunk { .. } => self.admit_tagged(ethernet, bytes),
+    pub(crate) fn admit(&self, bytes: &[u8]) -> Result<Membership, DropReason> {
+        if *self == Self::PassThrough {
+            return Ok(Membership::NONE);
         }
-    }
-
-    fn admit_tagged(&self, ethernet: &EthernetView, bytes: &[u8]) -> Result<Membership, DropReason> {
+        let ethernet = EthernetView::new(bytes).ok_or(DropReason::Runt)?;
         let tag = ethernet.ctag(bytes);
         if tag.is_none() && ethernet.ethertype == ethertype::CTAG {
             return Err(DropReason::VlanMalformed);
@@ -45,7 +42,10 @@ impl VlanMode {
         let vid = tag.map_or(0, |tci| tci & 0xfff);
         let vlan = match self {
             Self::PassThrough => Some(0),
-            Self::Access(vlan) => (vid == 0 || vid == vlan.get()).then_some(vlan.get()),
+            // A tag behind a priority tag would come to light where that is taken off, and put the
+            // frame into a VLAN of the sender's choice.
+            Self::Access(_) if tag.is_some() && bytes[16..18] == ethertype::CTAG.to_be_bytes() => None,
+            Self::Access(vlan) => (vid == 0).then_some(vlan.get()),
             Self::Trunk { native, .. } if vid == 0 => native.map(packet::VlanId::get),
             Self::Trunk { allowed, native } => {
                 let member = allowed.is_empty() || allowed.iter().any(|vlan| vlan.get() == vid) || native.is_some_and(|native| native.get() == vid);
@@ -53,6 +53,11 @@ impl VlanMode {
             }
         };
         vlan.map(|vlan| Membership { vlan, tag }).ok_or(DropReason::VlanNotAllowed)
+    }
+
+    /// Whether tags mean anything to the port.
+    pub(crate) fn looks_at_tags(&self) -> bool {
+        *self != Self::PassThrough
     }
 
     /// How a frame of `membership` leaves by a port of this mode; `None` when the port is no member.
@@ -76,11 +81,15 @@ impl VlanMode {
 }
 
 impl Membership {
+    /// Of frames whose tags nobody looks at.
+    pub(crate) const NONE: Self = Self { vlan: 0, tag: None };
+
     fn untag(self) -> TagEdit {
         if self.tag.is_some() { TagEdit::Pop } else { TagEdit::Keep }
     }
 
     /// Carries out an edit on a frame that is ours alone.
+    #[cold]
     pub(crate) fn apply(self, edit: TagEdit, frame: &mut Frame) {
         match edit {
             TagEdit::Keep => {}
@@ -121,7 +130,7 @@ mod tests {
     /// Sends a frame from a port of one mode to a port of another: the tag it leaves with, if it does.
     fn through(from: &VlanMode, to: &VlanMode, tag: Option<u16>) -> Result<Option<Option<u16>>, DropReason> {
         let bytes = frame(tag);
-        let membership = from.admit(&EthernetView::new(&bytes).unwrap(), &bytes)?;
+        let membership = from.admit(&bytes)?;
         let Some(edit) = to.egress(membership) else { return Ok(None) };
         let mut out = Pool::new(PoolConfig::default()).copy_of(&bytes).unwrap();
         membership.apply(edit, &mut out);
@@ -144,6 +153,7 @@ mod tests {
             (&access, &hybrid, None, Ok(Some(None))),
             (&access, &pass, None, Ok(None)),
             (&access, &access, Some(20), denied),
+            (&access, &access, Some(10), denied),
             (&access, &access, Some(0x2000), Ok(Some(None))),
             (&access, &trunk, Some(0x2000), Ok(Some(Some(0x200a)))),
             (&trunk, &access, Some(0x200a), Ok(Some(None))),
@@ -158,6 +168,28 @@ mod tests {
             (&pass, &access, None, Ok(None)),
         ] {
             assert_eq!(through(from, to, tag), expected, "{from:?} -> {to:?} with tag {tag:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_tag_does_not_hop_to_another_vlan() {
+        let mut bytes = frame(Some(0x2000));
+        bytes.splice(16..16, [0x81, 0, 0, 20]);
+        assert_eq!(VlanMode::Access(vlan(10)).admit(&bytes), Err(DropReason::VlanNotAllowed));
+        // In a tunnel of service tags it is payload.
+        bytes[12..14].copy_from_slice(&[0x88, 0xa8]);
+        assert_eq!(VlanMode::Access(vlan(10)).admit(&bytes), Ok(Membership { vlan: 10, tag: None }));
+    }
+
+    #[test]
+    fn a_tag_cut_short_or_with_the_reserved_id_goes_nowhere() {
+        let trunk = VlanMode::Trunk { allowed: vec![], native: Some(vlan(1)) };
+        for length in 14..18 {
+            assert_eq!(trunk.admit(&frame(Some(5))[..length]), Err(DropReason::VlanMalformed), "{length} bytes");
+        }
+        assert_eq!(trunk.admit(&frame(Some(0xfff))), Err(DropReason::VlanNotAllowed));
+        for length in 0..14 {
+            assert_eq!(trunk.admit(&frame(Some(5))[..length]), Err(DropReason::Runt));
         }
     }
 }

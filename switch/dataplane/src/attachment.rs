@@ -1,0 +1,133 @@
+//! A port at work: its configuration, what forwarding wants of it at hand, and its counters.
+
+use packet::{ETHERNET_LEN, Frame, Instant, PortId};
+
+use crate::{
+    egress::Fit,
+    fdb::PortSlot,
+    guard::Checks,
+    outbox::{Outbox, Sendable},
+    port::{PortConfig, PortCounters},
+    storm::Bucket,
+    vlan::{Membership, TagEdit},
+};
+
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) id: PortId,
+    /// Slot of its bridge, which stays as long as it has ports.
+    pub(crate) bridge: u32,
+    pub(crate) up: bool,
+    pub(crate) learns: bool,
+    pub(crate) separation: Separation,
+    /// Looks at tags.
+    vlan_aware: bool,
+    fit: Fit,
+    pub(crate) counters: PortCounters,
+    pub(crate) guard: Option<Checks>,
+    pub(crate) storm: Option<Bucket>,
+    pub(crate) guard_reported: Option<Instant>,
+    pub(crate) storm_reported: Option<Instant>,
+    config: PortConfig,
+}
+
+/// Who must not hear a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Separation {
+    isolated: bool,
+    /// 0: in no group.
+    horizon: u64,
+}
+
+impl Separation {
+    fn of(config: &PortConfig) -> Self {
+        Self { isolated: config.isolated, horizon: config.horizon.map_or(0, |group| u64::from(group) + 1) }
+    }
+
+    /// Isolated ports talk only to ports that are not; ports of one horizon group never to one another.
+    #[inline]
+    pub(crate) fn parts(self, other: Self) -> bool {
+        (self.isolated && other.isolated) || (self.horizon != 0 && self.horizon == other.horizon)
+    }
+}
+
+impl Attachment {
+    pub(crate) fn new(id: PortId, bridge: u32, config: PortConfig, now: Instant) -> Self {
+        Self {
+            id,
+            bridge,
+            up: config.up,
+            learns: config.learning,
+            separation: Separation::of(&config),
+            vlan_aware: config.vlan.looks_at_tags(),
+            fit: Fit::new(config.mtu, config.capabilities),
+            counters: PortCounters::default(),
+            guard: config.guard.as_ref().map(Checks::new),
+            storm: config.storm.map(|limit| Bucket::new(limit, now)),
+            guard_reported: None,
+            storm_reported: None,
+            config,
+        }
+    }
+
+    pub(crate) fn config(&self) -> &PortConfig {
+        &self.config
+    }
+
+    /// Becomes what `config` says, and keeps what it counted; a storm bucket whose limit stays keeps
+    /// its level.
+    pub(crate) fn configure(&mut self, config: PortConfig, now: Instant) {
+        let storm = if config.storm == self.config.storm { self.storm } else { config.storm.map(|limit| Bucket::new(limit, now)) };
+        *self = Self {
+            counters: std::mem::take(&mut self.counters),
+            storm,
+            guard_reported: self.guard_reported,
+            storm_reported: self.storm_reported,
+            ..Self::new(self.id, self.bridge, config, now)
+        };
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "made from a slot")]
+    pub(crate) fn slot(&self) -> PortSlot {
+        self.id.index() as u32
+    }
+
+    /// The VLAN of a frame that came in.
+    #[inline]
+    pub(crate) fn admit_vlan(&self, bytes: &[u8]) -> Result<Membership, crate::DropReason> {
+        if self.vlan_aware { self.config.vlan.admit(bytes) } else { Ok(Membership::NONE) }
+    }
+
+    /// What happens to the tag of a frame that leaves; `None` when the port is no member.
+    #[inline]
+    pub(crate) fn egress_vlan(&self, membership: Membership) -> Option<TagEdit> {
+        if !self.vlan_aware && membership.vlan == 0 {
+            return Some(TagEdit::Keep);
+        }
+        self.config.vlan.egress(membership)
+    }
+
+    #[inline]
+    pub(crate) fn fit(&self) -> Fit {
+        self.fit
+    }
+
+    /// Whether the frame may leave as it is.
+    #[inline]
+    pub(crate) fn fits(&self, frame: &Frame, edit: TagEdit) -> bool {
+        edit == TagEdit::Keep && frame.len() <= self.fit.mtu + ETHERNET_LEN && frame.offload.is_none()
+    }
+
+    /// Queues a fitted frame; false when the outbox is full.
+    #[inline]
+    pub(crate) fn queue(&mut self, sendable: Sendable, out: &mut Outbox) -> bool {
+        let length = sendable.frame().len() as u64;
+        let queued = out.push(self.id, sendable);
+        if queued {
+            self.counters.tx_frames += 1;
+            self.counters.tx_bytes += length;
+        }
+        queued
+    }
+}
