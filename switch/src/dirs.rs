@@ -9,27 +9,34 @@ pub(crate) struct Dirs {
     pub(crate) run: PathBuf,
     /// The state file.
     pub(crate) state: PathBuf,
+    /// The socket, where it is not in `run`.
+    socket: Option<PathBuf>,
 }
 
 impl Dirs {
     /// `--state-dir` holds everything; else /run/weft and /var/lib/weft, or their XDG counterparts.
     pub(crate) fn new(state_dir: Option<&Path>) -> Self {
         if let Some(directory) = state_dir {
-            return Self { run: directory.to_owned(), state: directory.to_owned() };
+            return Self { run: directory.to_owned(), state: directory.to_owned(), socket: None };
         }
         if nix::unistd::geteuid().is_root() {
-            return Self { run: "/run/weft".into(), state: "/var/lib/weft".into() };
+            return Self { run: "/run/weft".into(), state: "/var/lib/weft".into(), socket: None };
         }
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let uid = nix::unistd::geteuid();
         let run = variable("XDG_RUNTIME_DIR").unwrap_or_else(|| std::env::temp_dir().join(format!("weft-{uid}")));
         let home = variable("HOME").unwrap_or_else(std::env::temp_dir);
         let state = variable("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
-        Self { run: run.join("weft"), state: state.join("weft") }
+        Self { run: run.join("weft"), state: state.join("weft"), socket: None }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.run.join("api.sock")
+        self.socket.clone().unwrap_or_else(|| self.run.join("api.sock"))
+    }
+
+    /// Listens, or finds the daemon, somewhere else.
+    pub(crate) fn set_socket(&mut self, socket: PathBuf) {
+        self.socket = Some(socket);
     }
 
     /// Pins of sandbox namespaces, by sandbox id.

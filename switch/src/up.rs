@@ -1,6 +1,6 @@
 //! `weft up FILE`: a switch in the foreground, with networks and sandboxes from a file.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json};
 use weft_control::{ControlError, Endpoint, config::UpFile};
@@ -16,10 +16,10 @@ use crate::{
 /// Exit code, or what failed.
 type End = Result<u8, ControlError>;
 
-pub(crate) fn run(path: &Path, check: bool) -> End {
+pub(crate) fn run(path: &Path, check: bool, limit: Duration) -> End {
     let text = std::fs::read_to_string(path).map_err(|error| unavailable(format!("cannot read {}: {error}", path.display())))?;
     let file = UpFile::parse(&text).map_err(|error| invalid(&path.to_string_lossy(), format!("{}: {error}", path.display())))?;
-    daemon::start_logging();
+    daemon::start_logging(std::env::var("WEFT_LOG").ok().as_deref())?;
     // A switch of its own, beside whatever daemon runs: its files go with it.
     let own = std::env::temp_dir().join(format!("weft-up-{}", std::process::id()));
     let place = Place { client: Client::new(own.join("api.sock")), dirs: Dirs::new(Some(&own)) };
@@ -30,7 +30,7 @@ pub(crate) fn run(path: &Path, check: bool) -> End {
         let runtime = daemon.runtime.clone();
         let made = make(&file, &runtime);
         let end = match made {
-            Ok(()) => show_or_check(&file, &runtime, &place, check, rootless).await,
+            Ok(()) => show_or_check(&file, &runtime, &place, check.then_some(limit), rootless).await,
             Err(error) => Err(error),
         };
         daemon.stop(true);
@@ -50,11 +50,15 @@ fn make(file: &UpFile, runtime: &Runtime) -> Result<(), ControlError> {
     Ok(())
 }
 
-async fn show_or_check(file: &UpFile, runtime: &Runtime, place: &Place, check: bool, rootless: bool) -> End {
+async fn show_or_check(file: &UpFile, runtime: &Runtime, place: &Place, check: Option<Duration>, rootless: bool) -> End {
     show(file, runtime, place, rootless);
-    if check {
+    if let Some(limit) = check {
         let (file, runtime) = (file.clone(), runtime.clone());
-        return tokio::task::spawn_blocking(move || prove(&file, &runtime)).await.map_err(unavailable)?;
+        let proof = tokio::task::spawn_blocking(move || prove(&file, &runtime));
+        return match tokio::time::timeout(limit, proof).await {
+            Ok(proved) => proved.map_err(unavailable)?,
+            Err(_) => Err(unavailable(format!("check failed: not done after {} s (--timeout)", limit.as_secs()))),
+        };
     }
     print("\nCtrl-C ends it and removes everything.");
     daemon::until_told_to_stop().await.map_err(unavailable)?;

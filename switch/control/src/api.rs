@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{EndpointKind, L2, NetnsTarget, Vlan};
+use crate::model::{EndpointKind, L2, NetnsTarget, Storm, Vlan};
 
 /// `POST /v1/networks`; also a `[[network]]` of an `up` file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -40,6 +40,15 @@ pub struct NetworkCreate {
     /// No addresses at all.
     #[serde(default)]
     pub no_ipam: bool,
+    /// An IPv6 subnet too; a unique local one (RFC 4193) unless `subnets` has one.
+    #[serde(default)]
+    pub ipv6: bool,
+    /// Its ports are isolated from one another unless an endpoint says otherwise.
+    #[serde(default)]
+    pub isolated_default: bool,
+    /// Storm control of its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storm: Option<Storm>,
     /// Idle time after which a learned address is forgotten, seconds.
     #[serde(default)]
     pub ageing_s: Option<u32>,
@@ -112,7 +121,7 @@ pub struct SandboxCreate {
     #[serde(default)]
     pub hostname: Option<String>,
     /// Remove when its process ends.
-    #[serde(default)]
+    #[serde(default, alias = "rm")]
     pub auto_remove: bool,
 }
 
@@ -162,6 +171,46 @@ pub struct PortPatch {
     /// Isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+    /// VLAN membership; `null` makes the port look at no tags.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub vlan: Option<Option<Vlan>>,
+    /// Split-horizon group; `null` takes it out.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub horizon: Option<Option<u32>>,
+    /// Source guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<bool>,
+    /// Storm control; `null` lifts it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub storm: Option<Option<Storm>>,
+}
+
+/// A field that is there, even as `null`.
+fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// `POST /v1/netns`: a named namespace, for those who cannot make one themselves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetnsCreate {
+    /// Its name.
+    pub name: String,
+}
+
+/// An entry of `GET /v1/netns`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsInfo {
+    /// Its name.
+    pub name: String,
+    /// Where it is pinned; of a rootless daemon, in the daemon's mount namespace.
+    pub path: String,
+    /// Processes inside.
+    pub pids: Vec<i32>,
 }
 
 /// `POST /v1/ports/{name}/move`.
@@ -208,6 +257,12 @@ pub struct Info {
     pub kind_reason: String,
     /// Where pins and logs are.
     pub run_dir: String,
+    /// Where the state file is.
+    #[serde(default)]
+    pub state_dir: String,
+    /// The socket that answers.
+    #[serde(default)]
+    pub socket: String,
 }
 
 /// An FDB entry; keys as in `bridge -j fdb`.

@@ -9,7 +9,44 @@ use crate::{
     model::NetnsTarget,
 };
 
-/// A whole file.
+/// The daemon's file: `weft daemon --config`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonFile {
+    /// `[daemon]`.
+    #[serde(default)]
+    pub daemon: DaemonSection,
+    /// `[[network]]`: made at start unless they are there.
+    #[serde(default, rename = "network")]
+    pub networks: Vec<NetworkCreate>,
+}
+
+/// `[daemon]`; options on the command line win.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DaemonSection {
+    /// `auto`, `uring` or `epoll`.
+    #[serde(default)]
+    pub io: Option<String>,
+    /// As `--log`.
+    #[serde(default)]
+    pub log: Option<String>,
+    /// In a user namespace of its own, even as root.
+    #[serde(default)]
+    pub rootless: bool,
+}
+
+impl DaemonFile {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// With line, column and key of what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+/// A whole file of `weft up`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpFile {

@@ -14,6 +14,8 @@ pub enum Code {
     Exists,
     /// Not possible while something else is as it is.
     Conflict,
+    /// Something else uses it.
+    InUse,
     /// The request makes no sense.
     Invalid,
     /// A pool or limit is used up.

@@ -58,6 +58,13 @@ pub(crate) fn default_pools() -> impl Iterator<Item = IpNetwork> {
     large.chain(small).filter_map(|(network, prefix)| IpNetwork::new(network.into(), prefix).ok())
 }
 
+/// A unique local /64 (RFC 4193 3.1): fd, 40 bits of the network's random id, subnet 0.
+pub(crate) fn unique_local(id: &str) -> IpNetwork {
+    let random = u64::from_str_radix(id.get(..10).unwrap_or_default(), 16).unwrap_or_default();
+    let network = Ipv6Addr::from_bits((0xfd << 120) | (u128::from(random) << 80));
+    IpNetwork::V6(ipnetwork::Ipv6Network::new_checked(network, 64).unwrap_or_else(|| network.into()))
+}
+
 fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
@@ -98,6 +105,7 @@ mod tests {
         assert!(!is_usable("fd00::/64".parse().unwrap(), "fd00::".parse().unwrap()));
         assert!(overlap("10.0.0.0/8".parse().unwrap(), "10.9.0.0/24".parse().unwrap()));
         assert_eq!(default_pools().count(), 31);
+        assert_eq!(unique_local("0123456789abcdef"), "fd01:2345:6789::/64".parse().unwrap());
         let huge: IpNetwork = "fd00::/64".parse().unwrap();
         assert_eq!(next_free(huge, None, &BTreeSet::new()), Some("fd00::1".parse().unwrap()));
     }

@@ -8,5 +8,5 @@ mod model;
 mod state;
 
 pub use error::{Code, ControlError, Result};
-pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NetnsTarget, Network, Pool, Process, Sandbox, Vlan};
+pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
 pub use state::{StateError, decode, encode};

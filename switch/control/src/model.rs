@@ -77,6 +77,17 @@ pub enum Vlan {
     },
 }
 
+/// Limit on what a port may cause to be flooded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Storm {
+    /// Broadcast, multicast and unknown unicast frames a second.
+    pub frames_per_second: u32,
+    /// How many at once; a second's worth when missing.
+    #[serde(default)]
+    pub burst: Option<u32>,
+}
+
 /// Whose network namespace a sandbox is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,7 +121,7 @@ pub struct Pool {
 }
 
 /// A network.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// 64 hex digits.
     pub id: String,
@@ -132,6 +143,12 @@ pub struct Network {
     pub aux_addresses: BTreeMap<String, IpAddr>,
     /// Free text by key.
     pub labels: BTreeMap<String, String>,
+    /// Endpoints are isolated unless they say otherwise.
+    #[serde(default)]
+    pub isolated_default: bool,
+    /// Storm control of endpoints.
+    #[serde(default)]
+    pub storm: Option<Storm>,
 }
 
 /// A process of a sandbox; pid and start time name one process while the machine is up.
@@ -144,7 +161,7 @@ pub struct Process {
 }
 
 /// A sandbox: a network namespace, ours or another's.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
     /// 64 hex digits.
     pub id: String,
@@ -177,7 +194,7 @@ impl Sandbox {
 }
 
 /// A sandbox's membership in a network.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// 64 hex digits.
     pub id: String,
@@ -205,6 +222,16 @@ pub struct Endpoint {
     pub guard: bool,
     /// Further names.
     pub aliases: Vec<String>,
+    /// Storm control.
+    #[serde(default)]
+    pub storm: Option<Storm>,
+    /// Forwarding and carrier, as `link set` left it.
+    #[serde(default = "yes")]
+    pub up: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Endpoint {
@@ -216,7 +243,7 @@ impl Endpoint {
 }
 
 /// Everything that is wanted.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// By id.
     pub networks: BTreeMap<String, Network>,
@@ -267,7 +294,7 @@ impl Model {
             return Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint("the driver `bridge` is there"));
         }
         let mtu = check_mtu(request.mtu.unwrap_or(MTU_DEFAULT))?;
-        let pools = self.pools_of(request)?;
+        let pools = self.pools_of(request, &id)?;
         for (label, address) in &request.aux_addresses {
             if !pools.iter().any(|pool| ipam::is_usable(pool.subnet, *address)) {
                 return Err(invalid(label, format!("auxiliary address {label}={address} is not in the network's subnet")));
@@ -284,12 +311,14 @@ impl Model {
             pools,
             aux_addresses: request.aux_addresses.clone(),
             labels: request.labels.clone(),
+            isolated_default: request.isolated_default,
+            storm: request.storm,
         };
         self.networks.insert(id.clone(), network);
         Ok(id)
     }
 
-    fn pools_of(&self, request: &NetworkCreate) -> Result<Vec<Pool>> {
+    fn pools_of(&self, request: &NetworkCreate, id: &str) -> Result<Vec<Pool>> {
         let mut subnets = request.subnets.clone();
         if request.no_ipam {
             if !subnets.is_empty() {
@@ -300,6 +329,9 @@ impl Model {
         if subnets.is_empty() {
             let free = ipam::default_pools().find(|pool| self.overlapping(*pool).is_none());
             subnets.push(free.ok_or_else(|| ControlError::new(Code::Exhausted, &request.name, "all predefined address pools are in use").hint("give --subnet"))?);
+        }
+        if request.ipv6 && subnets.iter().all(IpNetwork::is_ipv4) {
+            subnets.push(ipam::unique_local(id));
         }
         if subnets.len() > 2 || (subnets.len() == 2 && subnets[0].is_ipv4() == subnets[1].is_ipv4()) {
             return Err(invalid(&request.name, "at most one IPv4 and one IPv6 subnet per network"));
@@ -441,10 +473,12 @@ impl Model {
             gateways,
             mtu,
             vlan: request.vlan.clone(),
-            isolated: request.isolated,
+            isolated: request.isolated || network.isolated_default,
             horizon: request.horizon,
             guard: request.guard.unwrap_or(ours),
             aliases: request.aliases.clone(),
+            storm: network.storm,
+            up: true,
         };
         if let Some(network) = self.networks.get_mut(&network.id) {
             for pool in &mut network.pools {
@@ -504,7 +538,9 @@ impl Model {
 }
 
 impl Vlan {
-    fn check(&self) -> Result<()> {
+    /// # Errors
+    /// When an id is outside 1 to 4094.
+    pub fn check(&self) -> Result<()> {
         let ids: Vec<u16> = match self {
             Self::Access(id) => vec![*id],
             Self::Trunk { allowed, native } => allowed.iter().copied().chain(*native).collect(),

@@ -2,7 +2,7 @@
 
 use std::{net::{IpAddr, Ipv4Addr, Ipv6Addr}, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use weft_control::{EndpointKind, L2};
 
@@ -10,7 +10,7 @@ use crate::dataloop::IoBackend;
 
 /// A userspace virtual switch: networks for sandboxes, with no kernel bridge and no footprint on the host.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, infer_subcommands = true)]
+#[command(name = "weft", version, infer_subcommands = true, after_help = "First steps:\n  weft up examples/quickstart.toml     a switch with two sandboxes, until Ctrl-C\n  weft doctor                          what this machine allows\n  weft daemon &                        a switch that stays\n  weft run --net NETWORK -- COMMAND    a command on a network")]
 pub(super) struct Arguments {
     /// Socket of the daemon, unix:///path
     #[arg(short = 'H', long, global = true, env = "WEFT_HOST")]
@@ -29,17 +29,19 @@ pub(super) enum Noun {
     /// Start a switch with networks and sandboxes from a file; Ctrl-C removes everything
     Up(UpArguments),
     /// Networks
+    #[command(visible_alias = "net")]
     Network {
         #[command(subcommand)]
         action: NetworkAction,
     },
     /// Run a command in a new sandbox
+    #[command(disable_help_flag = true)]
     Run(RunArguments),
     /// Run a command in a sandbox or namespace
     Exec(ExecArguments),
     /// List sandboxes
     Ps(PsArguments),
-    /// Show sandboxes as JSON
+    /// Show sandboxes or networks as JSON
     Inspect {
         #[arg(required = true)]
         names: Vec<String>,
@@ -59,7 +61,7 @@ pub(super) enum Noun {
     Logs { name: String },
     /// Put a namespace, the host or a device into a network
     Attach(Box<AttachArguments>),
-    /// Take it out again
+    /// Take it out again: PORT, or NETWORK and what is in it
     Detach(DetachArguments),
     /// Ports
     Port {
@@ -94,7 +96,7 @@ pub(super) enum Noun {
     },
     /// Counters: totals, or by port
     Stats {
-        /// Network; the word `show` may come before it
+        /// [show] [NETWORK]
         words: Vec<String>,
         #[arg(long)]
         json: bool,
@@ -117,7 +119,8 @@ pub(super) enum Noun {
     Completions { shell: clap_complete::Shell },
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Io {
     /// io_uring where the kernel allows it
     #[default]
@@ -140,20 +143,29 @@ impl From<Io> for IoBackend {
 
 #[derive(Debug, Args)]
 pub(super) struct DaemonArguments {
-    /// How ports are read
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(super) io: Io,
+    /// How ports are read; auto unless the file says otherwise
+    #[arg(long, value_enum)]
+    pub(super) io: Option<Io>,
     /// In a user namespace of its own, even as root
     #[arg(long)]
     pub(super) rootless: bool,
+    /// TOML with [daemon] and [[network]]; options given here win
+    #[arg(long)]
+    pub(super) config: Option<PathBuf>,
+    /// error, warn, info, debug or trace; or as tracing's filters, `info,weft=debug`
+    #[arg(long, env = "WEFT_LOG")]
+    pub(super) log: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct UpArguments {
     pub(super) file: PathBuf,
-    /// Prove that it works, then end
+    /// Prove that it works, then end: 0 when it does, 1 with what failed
     #[arg(long)]
     pub(super) check: bool,
+    /// With --check: give up after this many seconds
+    #[arg(long, default_value = "60", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,10 +173,14 @@ pub(super) enum NetworkAction {
     /// Make a network
     Create(NetworkCreateArguments),
     /// List networks
+    #[command(alias = "list")]
     Ls {
         /// Only ids
         #[arg(short, long)]
         quiet: bool,
+        /// name=, id=, driver=, label=KEY[=VALUE]; all must hold
+        #[arg(short, long)]
+        filter: Vec<String>,
         #[arg(long)]
         json: bool,
     },
@@ -176,6 +192,7 @@ pub(super) enum NetworkAction {
         json: bool,
     },
     /// Remove networks
+    #[command(alias = "remove")]
     Rm {
         #[arg(required = true)]
         networks: Vec<String>,
@@ -212,14 +229,21 @@ pub(super) struct NetworkCreateArguments {
     /// bridge, transparent or hub
     #[arg(long, value_parser = parse_l2, default_value = "bridge")]
     pub(super) l2: L2,
+    /// With IPv6; a private /64 unless --subnet gives one
+    #[arg(long)]
+    pub(super) ipv6: bool,
     /// No default route
     #[arg(long)]
     pub(super) internal: bool,
     /// KEY=VALUE
     #[arg(long)]
     pub(super) label: Vec<String>,
+    /// bridge
     #[arg(short, long)]
     pub(super) driver: Option<String>,
+    /// KEY=VALUE; known is com.docker.network.driver.mtu
+    #[arg(short, long)]
+    pub(super) opt: Vec<String>,
     /// `null`: no addresses
     #[arg(long)]
     pub(super) ipam_driver: Option<String>,
@@ -291,35 +315,55 @@ pub(super) struct EndpointArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// As Docker's; the streams are always those of the caller
+    #[arg(short, hide = true)]
+    interactive: bool,
+    /// As Docker's; the terminal is always that of the caller
+    #[arg(short, hide = true)]
+    tty: bool,
     /// In the background
     #[arg(short, long)]
     pub(super) detach: bool,
     /// Remove when it ends (always so: a sandbox ends with its process)
     #[arg(long)]
     pub(super) rm: bool,
+    /// Name of the sandbox; made up when missing
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// NETWORK[:ip=..,ip6=..,mac=..,ifname=..,kind=tap|veth,isolated,alias=..], none or host
-    #[arg(long = "net", alias = "network")]
+    /// none, host, or (repeatable) NETWORK[:ip=..,ip6=..,mac=..,ifname=..,mtu=..,vlan=..,kind=tap|veth,isolated,alias=..]
+    #[arg(long = "net", alias = "network", value_name = "SPEC")]
     pub(super) networks: Vec<String>,
     /// IPv4 address in the first network
     #[arg(long)]
     pub(super) ip: Option<Ipv4Addr>,
+    /// IPv6 address in the first network
+    #[arg(long)]
+    pub(super) ip6: Option<Ipv6Addr>,
     /// Ethernet address in the first network
     #[arg(long, alias = "mac-address")]
     pub(super) mac: Option<String>,
     /// Host name inside
-    #[arg(long)]
+    #[arg(short = 'h', long)]
     pub(super) hostname: Option<String>,
-    /// KEY=VALUE
+    /// KEY=VALUE, or KEY with its value here
     #[arg(short, long)]
     pub(super) env: Vec<String>,
+    /// Program and arguments
     #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
     pub(super) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArguments {
+    /// As Docker's; the streams are always those of the caller
+    #[arg(short, hide = true)]
+    interactive: bool,
+    /// As Docker's; the terminal is always that of the caller
+    #[arg(short, hide = true)]
+    tty: bool,
     /// Sandbox, namespace name, path or pid
     pub(super) sandbox: String,
     #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
@@ -344,7 +388,7 @@ pub(super) struct AttachArguments {
     /// Sandbox, namespace name, path or pid
     #[arg(required_unless_present_any = ["on_host", "dev"], conflicts_with_all = ["on_host", "dev"])]
     pub(super) target: Option<String>,
-    /// The host itself joins, with an interface of its own
+    /// The host itself joins, with an interface of its own (also `--host`)
     #[arg(id = "on_host", long = "host-port", alias = "self")]
     pub(super) on_host: bool,
     /// A device of the host joins
@@ -368,6 +412,7 @@ pub(super) struct DetachArguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum PortAction {
     /// List ports
+    #[command(alias = "show", alias = "list")]
     Ls {
         network: Option<String>,
         #[arg(long)]
@@ -411,7 +456,10 @@ pub(super) enum NetnsAction {
         json: bool,
     },
     /// Names of the namespace that a process is in
-    Identify { pid: i32 },
+    Identify {
+        /// This process when missing
+        pid: Option<i32>,
+    },
     /// Processes in a namespace
     Pids { name: String },
     /// Print names as they come and go
@@ -427,30 +475,53 @@ pub(super) enum NetnsAction {
 #[derive(Debug, Subcommand)]
 pub(super) enum FdbAction {
     /// Stations, as `bridge fdb` shows them
-    Show {
-        network: Option<String>,
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(alias = "list", alias = "ls")]
+    Show(FdbShowArguments),
     /// Add a static station: MAC NETWORK PORT [vlan N]
-    Add { mac: String, network: String, port: String, vlan: Vec<String> },
+    #[command(alias = "append", alias = "replace")]
+    Add {
+        mac: String,
+        network: String,
+        port: String,
+        /// vlan N
+        vlan: Vec<String>,
+    },
     /// Remove a station: MAC NETWORK [vlan N]
-    Del { mac: String, network: String, vlan: Vec<String> },
+    #[command(alias = "delete")]
+    Del {
+        mac: String,
+        network: String,
+        /// vlan N
+        vlan: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FdbShowArguments {
+    /// [NETWORK | br NETWORK] [dev PORT] [vlan N]
+    pub(super) words: Vec<String>,
+    #[arg(short, long)]
+    pub(super) json: bool,
+    /// Also seconds since last seen
+    #[arg(short, long)]
+    pub(super) statistics: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BridgeAction {
     /// Bridges with their ports
     Show {
-        #[arg(long)]
+        #[arg(short, long)]
         json: bool,
     },
-    /// `bridge fdb` is `weft fdb show`
+    /// The forwarding database, as `weft fdb`
     Fdb {
-        network: Option<String>,
-        #[arg(long)]
-        json: bool,
+        #[command(subcommand)]
+        action: Option<FdbAction>,
     },
+    /// Stations of a network, as `brctl showmacs`
+    #[command(hide = true)]
+    Showmacs { network: String },
 }
 
 #[derive(Debug, Args)]
@@ -459,13 +530,13 @@ pub(super) struct CaptureArguments {
     #[arg(default_value = "all")]
     pub(super) target: String,
     /// pcapng file, or - for standard output; without it frames are shown
-    #[arg(short)]
+    #[arg(short, long, value_name = "FILE")]
     pub(super) write: Option<PathBuf>,
     /// Super-frames whole instead of as the wire would see them
     #[arg(long)]
     pub(super) whole: bool,
     /// End after this many frames
-    #[arg(short)]
+    #[arg(short, long)]
     pub(super) count: Option<usize>,
 }
 
@@ -473,9 +544,17 @@ pub(super) struct CaptureArguments {
 pub(super) struct IpArguments {
     /// addr (a), link (l) or route (r)
     pub(super) object: String,
+    /// [show] [[dev] INTERFACE]
+    pub(super) words: Vec<String>,
     /// Sandbox, namespace name, path or pid; the host by default
     #[arg(short)]
     pub(super) namespace: Option<String>,
     #[arg(long, short = 'j')]
     pub(super) json: bool,
+    /// Only IPv4
+    #[arg(short = '4', conflicts_with = "six")]
+    pub(super) four: bool,
+    /// Only IPv6
+    #[arg(short = '6')]
+    pub(super) six: bool,
 }

@@ -1,21 +1,48 @@
 //! `weft daemon`.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::path::Path;
 
-use super::{End, Place, args::DaemonArguments, unavailable};
+use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
+use weft_control::{Code, ControlError, config::DaemonFile};
+
+use super::{
+    End, Place,
+    args::{DaemonArguments, Io},
+    invalid, unavailable,
+};
 use crate::control::{Daemon, DaemonConfig, rootless};
 
 pub(super) fn run(arguments: &DaemonArguments, place: &Place) -> End {
-    start_logging();
-    let rootless = prepare(place, arguments.rootless).map_err(unavailable)?;
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: arguments.io.into(), rootless };
+    let file = arguments.config.as_deref().map(read).transpose()?.unwrap_or_default();
+    start_logging(arguments.log.as_deref().or(file.daemon.log.as_deref()))?;
+    let io = match (arguments.io, &file.daemon.io) {
+        (Some(io), _) => io,
+        (None, Some(word)) => Io::from_str(word, true).map_err(|_| invalid(word, format!("[daemon] io = {word:?}: there are auto, uring and epoll")))?,
+        (None, None) => Io::default(),
+    };
+    let rootless = prepare(place, arguments.rootless || file.daemon.rootless).map_err(unavailable)?;
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless };
     block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
+        let made = file.networks.iter().try_for_each(|network| match daemon.runtime.lock().create_network(network) {
+            Err(error) if error.code == Code::Exists => Ok(()),
+            other => other.map(drop),
+        });
+        if let Err(error) = made {
+            daemon.stop(false);
+            return Err(error);
+        }
         tracing::info!(socket = %place.dirs.socket().display(), rootless, "ready");
         until_told_to_stop().await.map_err(unavailable)?;
         daemon.stop(false);
         Ok(0)
     })
+}
+
+fn read(path: &Path) -> Result<DaemonFile, ControlError> {
+    let text = std::fs::read_to_string(path).map_err(|error| unavailable(format!("cannot read {}: {error}", path.display())))?;
+    DaemonFile::parse(&text).map_err(|error| invalid(&path.to_string_lossy(), format!("{}: {error}", path.display())))
 }
 
 /// Enters the user namespace when there is no root. The process still has one thread.
@@ -36,9 +63,12 @@ fn raise_open_files() {
     }
 }
 
-pub(crate) fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init());
+/// `filter` as tracing has it; errors of the filter are the user's to see.
+pub(crate) fn start_logging(filter: Option<&str>) -> Result<(), ControlError> {
+    let filter = filter.unwrap_or("info");
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(filter).map_err(|error| invalid(filter, format!("--log {filter}: {error}")).hint("want error, warn, info, debug, trace, or info,weft=debug"))?;
+    drop(tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_target(false).try_init());
+    Ok(())
 }
 
 pub(crate) fn block_on(work: impl Future<Output = End>) -> End {

@@ -5,6 +5,7 @@ use netns_setup::{
     link::{LinkView, Links, RouteView},
 };
 use serde_json::json;
+use weft_control::{Code, ControlError};
 
 use super::{
     End, Place, args::IpArguments, invalid,
@@ -15,28 +16,52 @@ use super::{
 pub(super) fn run(arguments: &IpArguments, place: &Place) -> End {
     let target = match &arguments.namespace {
         Some(name) => find(name, place)?,
-        None => Target { netns: Netns::current().map_err(unavailable)?, host: None },
+        None => Target { netns: Netns::current().map_err(unavailable)?, host: None, is_here: true },
     };
     if let Some(pid) = target.host {
         netns_setup::user::join_user_namespace(pid).map_err(unavailable)?;
     }
     let object = arguments.object.as_str();
+    let wanted = interface(&arguments.words)?;
+    let family = |is_v4: bool| !(arguments.four && !is_v4 || arguments.six && is_v4);
     let is = |word: &str| !object.is_empty() && word.starts_with(object);
     if is("route") {
-        let routes = target.netns.run(|| Links::open()?.routes()).map_err(unavailable)?;
+        let mut routes = target.netns.run(|| Links::open()?.routes()).map_err(unavailable)?;
+        routes.retain(|route| family(!route.destination.contains(':') && route.gateway.is_none_or(|gateway| gateway.is_ipv4())) && wanted.is_none_or(|name| route.device == name));
         if arguments.json { print_json(&json!(routes)) } else { routes.iter().for_each(show_route) }
         return Ok(0);
     }
     if !is("address") && !is("link") {
         return Err(invalid(object, format!("{object:?} is none of addr, link, route")));
     }
-    let links = target.netns.run(|| -> Result<_, SetupError> { Links::open()?.list() }).map_err(unavailable)?;
+    let mut links = target.netns.run(|| -> Result<_, SetupError> { Links::open()?.list() }).map_err(unavailable)?;
+    if let Some(name) = wanted {
+        links.retain(|link| link.name == name);
+        if links.is_empty() {
+            return Err(ControlError::new(Code::NotFound, name, format!("device {name:?} does not exist")));
+        }
+    }
+    links.iter_mut().for_each(|link| link.addresses.retain(|address| family(address.is_ipv4())));
     if arguments.json {
         print_json(&json!(links));
     } else {
         links.iter().for_each(|link| show_link(link, is("address")));
     }
     Ok(0)
+}
+
+/// `[show] [[dev] INTERFACE]`.
+fn interface(words: &[String]) -> Result<Option<&str>, ControlError> {
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let rest = match words.as_slice() {
+        ["show" | "list" | "ls" | "sh", rest @ ..] => rest,
+        all => all,
+    };
+    match rest {
+        [] => Ok(None),
+        [name] | ["dev", name] => Ok(Some(name)),
+        other => Err(invalid(&other.join(" "), format!("{:?}: want [show] [[dev] INTERFACE]; changes are made with iproute2 itself", other.join(" ")))),
+    }
 }
 
 fn show_link(link: &LinkView, addresses: bool) {

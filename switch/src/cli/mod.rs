@@ -6,11 +6,18 @@ mod ip;
 mod netns;
 mod network;
 mod port;
+mod run;
 mod sandbox;
-mod table;
+mod spec;
+pub(crate) mod table;
 mod watch;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser};
 use weft_control::{Code, ControlError};
@@ -25,70 +32,143 @@ pub(crate) struct Place {
     pub(crate) dirs: Dirs,
 }
 
+impl Place {
+    /// By `--host` and `--state-dir`; the defaults of this user otherwise.
+    fn new(host: Option<&str>, state_dir: Option<&Path>) -> Result<Self, ControlError> {
+        let mut dirs = Dirs::new(state_dir);
+        if let Some(host) = host {
+            dirs.set_socket(socket_of(host)?);
+        }
+        Ok(Self { client: Client::new(dirs.socket()), dirs })
+    }
+}
+
+/// unix:///path, or a plain absolute path.
+fn socket_of(host: &str) -> Result<PathBuf, ControlError> {
+    let path = host.strip_prefix("unix://").unwrap_or(host);
+    if path.starts_with('/') {
+        return Ok(path.into());
+    }
+    Err(invalid(host, format!("{host}: not the address of a daemon")).hint("want unix:///path/to/api.sock"))
+}
+
 /// How a command ends: an exit code, or a failure to print.
-type End = Result<u8, ControlError>;
+pub(crate) type End = Result<u8, ControlError>;
+
+/// A usage error, as clap's own.
+const USAGE: u8 = 2;
+/// `weft run`: we failed, not the command (as Docker has it).
+const RUN_FAILED: u8 = 125;
 
 pub(crate) fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let dirs = Dirs::new(arguments.state_dir.as_deref());
-    let socket = match arguments.host.as_deref() {
-        Some(host) => match host.strip_prefix("unix://") {
-            Some(path) => PathBuf::from(path),
-            None => return fail(&ControlError::new(Code::Invalid, host, format!("{host}: want unix:///path/to/api.sock")), 2),
-        },
-        None => dirs.socket(),
+    let words = host_ports(std::env::args_os().collect());
+    let arguments = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error, &words),
     };
-    let place = Place { client: Client::new(socket), dirs };
-    let failure_code = if matches!(arguments.noun, Noun::Run(_)) { 125 } else { 1 };
-    match run(arguments.noun, &place) {
+    let failure_code = if matches!(arguments.noun, Noun::Run(_)) { RUN_FAILED } else { 1 };
+    let place = match Place::new(arguments.host.as_deref(), arguments.state_dir.as_deref()) {
+        Ok(place) => place,
+        Err(error) => return fail(&error, USAGE),
+    };
+    match run(arguments, &place) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error, failure_code),
     }
 }
 
-fn run(noun: Noun, place: &Place) -> End {
-    match noun {
-        Noun::Daemon(arguments) => daemon::run(&arguments, place),
-        Noun::Up(arguments) => crate::up::run(&arguments.file, arguments.check),
+fn run(arguments: Arguments, place: &Place) -> End {
+    match arguments.noun {
+        Noun::Daemon(daemon) => daemon::run(&daemon, place),
+        Noun::Up(arguments) => crate::up::run(&arguments.file, arguments.check, std::time::Duration::from_secs(arguments.timeout)),
         Noun::Network { action } => network::run(action, place),
-        Noun::Run(arguments) => sandbox::run(arguments, place),
+        Noun::Run(arguments) => run::run(&arguments, place),
         Noun::Exec(arguments) => sandbox::exec(&arguments, place),
         Noun::Ps(arguments) => sandbox::ps(&arguments, place),
         Noun::Inspect { names, json: _ } => sandbox::inspect(&names, place),
         Noun::Rm { names, force } => sandbox::rm(&names, force, place),
         Noun::Logs { name } => sandbox::logs(&name, place),
-        Noun::Attach(arguments) => port::attach(*arguments, place),
+        Noun::Attach(arguments) => port::attach(&arguments, place),
         Noun::Detach(arguments) => port::detach(&arguments, place),
         Noun::Port { action } => port::run(action, place),
-        Noun::Link { action } => port::link(action, place),
+        Noun::Link { action } => port::link(&action, place),
         Noun::Netns { action } => netns::run(action, place),
-        Noun::Fdb { action } => port::fdb(action, place),
+        Noun::Fdb { action } => port::fdb(&action, place),
         Noun::Bridge { action } | Noun::Brctl { action } => port::bridge(action, place),
-        Noun::Stats { words, json } => port::stats(words.iter().map(String::as_str).find(|&word| word != "show"), json, place),
+        Noun::Stats { words, json } => port::stats(&words, json, place),
         Noun::Events { json } => watch::events(json, place),
         Noun::Capture(arguments) => watch::capture(&arguments, place),
         Noun::Ip(arguments) => ip::run(&arguments, place),
         Noun::Doctor { json } => Ok(u8::from(!crate::doctor::run(&place.client, json))),
         Noun::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut io::stdout());
             Ok(0)
         }
     }
 }
 
+/// `attach NET --host` means a port on the host; everywhere else `--host` takes the daemon's address.
+fn host_ports(words: Vec<OsString>) -> Vec<OsString> {
+    let verb = |word: &OsString| word.to_str().is_some_and(|word| word.len() >= 3 && ["attach", "detach"].iter().any(|verb| verb.starts_with(word)));
+    let Some(at) = words.iter().position(verb) else { return words };
+    let is_address = |word: Option<&OsString>| word.is_some_and(|word| word.to_string_lossy().contains('/'));
+    let mut renamed = words.clone();
+    for index in at + 1..words.len() {
+        if words[index] == "--host" && !is_address(words.get(index + 1)) {
+            renamed[index] = "--host-port".into();
+        }
+    }
+    renamed
+}
+
+/// Says what clap says, and which option was meant where a dash is missing.
+fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    drop(error.print());
+    if error.use_stderr()
+        && let Some(meant) = words.iter().skip(1).find_map(|word| missing_dash(word.to_str()?))
+    {
+        eprintln!("  hint: did you mean `--{meant}`?");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+/// `-net` for `--net`, when there is such an option.
+fn missing_dash(word: &str) -> Option<&str> {
+    let name = word.strip_prefix('-').filter(|rest| rest.len() > 1 && !rest.starts_with('-'))?;
+    let name = name.split('=').next().unwrap_or(name);
+    fn knows(command: &clap::Command, name: &str) -> bool {
+        command.get_arguments().any(|argument| argument.get_long() == Some(name)) || command.get_subcommands().any(|inner| knows(inner, name))
+    }
+    knows(&Arguments::command(), name).then_some(name)
+}
+
 fn fail(error: &ControlError, code: u8) -> ExitCode {
-    eprintln!("weft: {}", clean(&error.to_string()));
+    complain(error);
     ExitCode::from(code)
+}
+
+/// One failure on standard error.
+fn complain(error: &ControlError) {
+    eprintln!("weft: {}", clean(&error.to_string()));
 }
 
 /// Prints a line; a reader that went away is no error.
 pub(crate) fn print(line: &str) {
-    drop(writeln!(std::io::stdout().lock(), "{}", clean(line)));
+    drop(try_print(line));
 }
 
-/// Takes control characters out of text that may hold names from others.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+/// The same, for commands that go on for ever: they end when nobody reads.
+fn try_print(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", clean(line))?;
+    out.flush()
+}
+
+/// Takes out of text that may hold names from others what would steer a terminal: control
+/// characters, and those that change the direction of writing (Unicode's Bidi_Control).
+pub(crate) fn clean(text: &str) -> String {
+    let steers = |c: char| (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Prints a value as JSON.
@@ -102,4 +182,77 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
 
 pub(crate) fn invalid(subject: &str, message: impl Into<String>) -> ControlError {
     ControlError::new(Code::Invalid, subject, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(host_ports(line.split(' ').map(OsString::from).collect()))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_and_positionals_go_in_any_order() {
+        for line in [
+            "weft network create zookeeper_network --subnet=172.18.0.0/16",
+            "weft network create --subnet 172.18.0.0/16 zookeeper_network -d bridge -o a=b --label k=v",
+            "weft net create x --subnet 10.0.0.0/24 --gateway 10.0.0.1 --ip-range 10.0.0.0/25 --aux-address a=10.0.0.9 --mtu 1400 --l2 hub --ipv6 --internal",
+            "weft netw l -q -f name=x",
+            "weft run --rm --net lab -h web -e A=b -- ping -c 1 x",
+            "weft run -it --net lab ping -c 1 x",
+            "weft exec -it web sh -c ls",
+            "weft attach lab --host --ip 10.0.0.2",
+            "weft attach lab --dev eth1 --trunk 10,20,native=1",
+            "weft attach lab web --host unix:///run/weft/api.sock",
+            "weft -H unix:///x attach lab 42 --vlan 7 --no-guard --horizon 1",
+            "weft detach lab --host",
+            "weft link set web:eth0 isolated on",
+            "weft fdb sh lab --json",
+            "weft bridge fdb show br lab",
+            "weft bridge fdb",
+            "weft brctl show",
+            "weft netns identify",
+            "weft ip -j a show dev eth0 -n web",
+            "weft ip r -n web -6",
+            "weft capture lab -w - -c 3 --whole",
+            "weft up f.toml --check --timeout 10",
+            "weft daemon --io epoll --log debug --config f.toml -H unix:///x --state-dir d --rootless",
+        ] {
+            if let Err(error) = parsed(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        for line in ["weft", "weft attach lab", "weft attach lab x --host", "weft network create", "weft run", "weft attach lab x --vlan 1 --trunk 2", "weft n ls", "weft up f --timeout 0"] {
+            assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_missing_dash_is_recognised() {
+        assert_eq!(missing_dash("-net"), Some("net"));
+        assert_eq!(missing_dash("-subnet=10.0.0.0/8"), Some("subnet"));
+        assert_eq!((missing_dash("-d"), missing_dash("--net"), missing_dash("-dx")), (None, None, None));
+    }
+
+    #[test]
+    fn addresses_of_daemons() {
+        assert_eq!(socket_of("unix:///a/b").unwrap(), PathBuf::from("/a/b"));
+        assert_eq!(socket_of("/a/b").unwrap(), PathBuf::from("/a/b"));
+        assert!(socket_of("tcp://1.2.3.4").is_err() && socket_of("unix://a").is_err());
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(clean("a\u{1b}[31m\u{9b}\u{202e}b\tc\n"), "a\u{fffd}[31m\u{fffd}\u{fffd}b\tc\n");
+    }
 }

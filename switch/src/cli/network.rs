@@ -1,45 +1,66 @@
 //! `weft network ...`, in Docker's words.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use weft_control::api::NetworkCreate;
+use weft_control::{ControlError, api::NetworkCreate};
 
 use super::{
-    End, Place, args::{NetworkAction, NetworkCreateArguments}, invalid, port::endpoint_request, print, print_json, table::table, unavailable,
+    End, Place,
+    args::{NetworkAction, NetworkCreateArguments},
+    complain, invalid, print, print_json,
+    spec::{endpoint_request, pairs},
+    table::table,
 };
 use crate::client::escape;
+
+/// Docker's option for the MTU, the only driver option that means something here.
+const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
 pub(super) fn run(action: NetworkAction, place: &Place) -> End {
     match action {
         NetworkAction::Create(arguments) => create(arguments, place),
-        NetworkAction::Ls { quiet, json } => ls(quiet, json, place),
+        NetworkAction::Ls { quiet, filter, json } => ls(quiet, &filter, json, place),
         NetworkAction::Inspect { networks, json: _ } => {
             let views: Result<Vec<_>, _> = networks.iter().map(|network| place.client.get(&format!("/v1/networks/{}", escape(network)))).collect();
             print_json(&json!(views?));
             Ok(0)
         }
-        NetworkAction::Rm { networks } => each(&networks, |network| place.client.delete(&format!("/v1/networks/{}", escape(network)), None)),
+        NetworkAction::Rm { networks } => each(&networks, |network| place.client.delete(&format!("/v1/networks/{}", escape(network)), None), |network| print(network)),
         NetworkAction::Connect { network, sandbox, endpoint } => {
             let mut endpoint = json!(endpoint_request(&network, &endpoint)?);
             if let Value::Object(fields) = &mut endpoint {
                 fields.remove("network");
             }
-            place.client.post(&format!("/v1/networks/{}/connect", escape(&network)), &json!({ "sandbox": sandbox, "endpoint": endpoint }))?;
-            Ok(0)
+            membership("connect", &network, &sandbox, &json!({ "sandbox": sandbox, "endpoint": endpoint }), place)
         }
-        NetworkAction::Disconnect { network, sandbox } => {
-            place.client.post(&format!("/v1/networks/{}/disconnect", escape(&network)), &json!({ "sandbox": sandbox }))?;
-            Ok(0)
+        NetworkAction::Disconnect { network, sandbox } => membership("disconnect", &network, &sandbox, &json!({ "sandbox": sandbox }), place),
+    }
+}
+
+/// The two arguments are easily swapped: then say what was meant, and do nothing.
+fn membership(verb: &str, network: &str, sandbox: &str, request: &Value, place: &Place) -> End {
+    let is = |kind: &str, name: &str| place.client.get(&format!("/v1/{kind}/{}", escape(name))).is_ok();
+    match place.client.post(&format!("/v1/networks/{}/{verb}", escape(network)), request) {
+        Ok(_) => Ok(0),
+        Err(error) if !is("networks", network) && is("networks", sandbox) && is("sandboxes", network) => {
+            Err(ControlError { hint: Some(format!("did you mean `weft network {verb} {sandbox} {network}`?")), ..error })
         }
+        Err(error) => Err(error),
     }
 }
 
 fn create(arguments: NetworkCreateArguments, place: &Place) -> End {
+    let network = place.client.post("/v1/networks", &json!(create_request(arguments)?))?;
+    print(network["id"].as_str().unwrap_or_default());
+    Ok(0)
+}
+
+fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, ControlError> {
     let no_ipam = match arguments.ipam_driver.as_deref() {
         None | Some("default") => false,
         Some("null") => true,
-        Some(other) => return Err(invalid(other, format!("IPAM driver {other:?} not found: there are `default` and `null`"))),
+        Some(other) => return Err(invalid(other, format!("IPAM driver {other:?} not found")).hint("there are `default` and `null`")),
     };
     let aux_addresses = pairs(&arguments.aux_address)?
         .into_iter()
@@ -48,7 +69,7 @@ fn create(arguments: NetworkCreateArguments, place: &Place) -> End {
             Err(_) => Err(invalid(&address, format!("--aux-address {label}={address}: {address:?} is not an IP address"))),
         })
         .collect::<Result<_, _>>()?;
-    let request = NetworkCreate {
+    Ok(NetworkCreate {
         name: arguments.name,
         driver: arguments.driver,
         subnets: arguments.subnet,
@@ -56,32 +77,36 @@ fn create(arguments: NetworkCreateArguments, place: &Place) -> End {
         ip_range: arguments.ip_range,
         aux_addresses,
         internal: arguments.internal,
-        mtu: arguments.mtu,
+        mtu: arguments.mtu.or(mtu_option(&arguments.opt)?),
         l2: arguments.l2,
         no_ipam,
+        ipv6: arguments.ipv6,
         ageing_s: arguments.ageing,
         labels: pairs(&arguments.label)?,
-    };
-    let network = place.client.post("/v1/networks", &json!(request))?;
-    print(network["id"].as_str().unwrap_or_default());
-    Ok(0)
+        ..NetworkCreate::default()
+    })
 }
 
-/// KEY=VALUE words.
-pub(super) fn pairs(words: &[String]) -> Result<BTreeMap<String, String>, weft_control::ControlError> {
-    let split = |word: &String| match word.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(invalid(word, format!("{word:?}: want KEY=VALUE"))),
-    };
-    words.iter().map(split).collect()
+/// An option without effect is refused, never ignored.
+fn mtu_option(words: &[String]) -> Result<Option<u32>, ControlError> {
+    let mut mtu = None;
+    for (key, value) in pairs(words)? {
+        if key != MTU_OPTION {
+            return Err(invalid(&key, format!("option {key} is not supported")).hint(format!("there is {MTU_OPTION}; see also --mtu, --l2, --internal, --ageing")));
+        }
+        mtu = Some(value.parse().map_err(|_| invalid(&value, format!("-o {key}={value}: {value:?} is not an MTU")))?);
+    }
+    Ok(mtu)
 }
 
-fn ls(quiet: bool, as_json: bool, place: &Place) -> End {
+fn ls(quiet: bool, filters: &[String], as_json: bool, place: &Place) -> End {
+    let filters = filters.iter().map(|word| Filter::parse(word)).collect::<Result<Vec<_>, _>>()?;
     let mut networks = place.client.get("/v1/networks")?.as_array().cloned().unwrap_or_default();
     // Modes that every sandbox can have without a network of ours.
     for (name, driver) in [("host", "host"), ("none", "null")] {
         networks.push(json!({ "id": name, "name": name, "driver": driver }));
     }
+    networks.retain(|network| filters.iter().all(|filter| filter.takes(network)));
     networks.sort_by_key(|network| network["name"].as_str().unwrap_or_default().to_owned());
     let text = |network: &Value, key: &str| network[key].as_str().unwrap_or_default().to_owned();
     if as_json {
@@ -96,22 +121,83 @@ fn ls(quiet: bool, as_json: bool, place: &Place) -> End {
     Ok(0)
 }
 
+/// A condition on a listed network, as `docker network ls --filter` has them.
+#[derive(Debug, PartialEq, Eq)]
+enum Filter {
+    /// Part of the name, or start of the id, or all of the driver.
+    Text(&'static str, String),
+    Label(String, Option<String>),
+}
+
+impl Filter {
+    fn parse(word: &str) -> Result<Self, ControlError> {
+        match word.split_once('=') {
+            Some(("name", text)) => Ok(Self::Text("name", text.into())),
+            Some(("id", text)) => Ok(Self::Text("id", text.into())),
+            Some(("driver", text)) => Ok(Self::Text("driver", text.into())),
+            Some(("label", label)) => {
+                let (key, value) = label.split_once('=').map_or((label, None), |(key, value)| (key, Some(value.to_owned())));
+                Ok(Self::Label(key.into(), value))
+            }
+            _ => Err(invalid(word, format!("--filter {word}: no such filter")).hint("there are name=, id=, driver=, label=KEY[=VALUE]")),
+        }
+    }
+
+    fn takes(&self, network: &Value) -> bool {
+        match self {
+            Self::Text(key, text) => {
+                let seen = network[*key].as_str().unwrap_or_default();
+                match *key {
+                    "name" => seen.contains(text.as_str()),
+                    "id" => seen.starts_with(text.as_str()),
+                    _ => seen == text,
+                }
+            }
+            Self::Label(key, value) => {
+                let seen = network["labels"][key].as_str();
+                seen.is_some() && value.as_deref().is_none_or(|value| seen == Some(value))
+            }
+        }
+    }
+}
+
 pub(super) fn short(id: &str) -> String {
     id.chars().take(12).collect()
 }
 
 /// Does all, tells what failed, goes on.
-pub(super) fn each(names: &[String], work: impl Fn(&String) -> Result<Value, weft_control::ControlError>) -> End {
-    let mut failures = Vec::new();
+pub(super) fn each(names: &[String], work: impl Fn(&String) -> Result<Value, ControlError>, done: impl Fn(&str)) -> End {
+    let mut code = 0;
     for name in names {
         match work(name) {
-            Ok(_) => print(name),
-            Err(error) => failures.push(error),
+            Ok(_) => done(name),
+            Err(error) => {
+                complain(&error);
+                code = 1;
+            }
         }
     }
-    match failures.len() {
-        0 => Ok(0),
-        1 => Err(failures.remove(0)),
-        _ => Err(unavailable(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))),
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        let network = json!({ "name": "my-lab", "id": "abc123", "driver": "bridge", "labels": { "env": "test" } });
+        let takes = |word: &str| Filter::parse(word).unwrap().takes(&network);
+        assert!(takes("name=lab") && takes("id=abc") && takes("driver=bridge") && takes("label=env") && takes("label=env=test"));
+        assert!(!takes("name=x") && !takes("id=bc") && !takes("driver=brid") && !takes("label=other") && !takes("label=env=prod"));
+        assert!(Filter::parse("what=1").is_err() && Filter::parse("name").is_err());
+    }
+
+    #[test]
+    fn driver_options_are_used_or_refused() {
+        assert_eq!(mtu_option(&[format!("{MTU_OPTION}=1400")]).unwrap(), Some(1400));
+        assert_eq!(mtu_option(&[]).unwrap(), None);
+        assert!(mtu_option(&[format!("{MTU_OPTION}=big")]).unwrap_err().message.contains("big"));
+        assert!(mtu_option(&["com.docker.network.bridge.name=br9".into()]).unwrap_err().message.contains("bridge.name"));
     }
 }

@@ -40,6 +40,8 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .route("/v1/ports/{port}", patch(patch_port))
         .route("/v1/ports/{port}/move", post(move_port))
         .route("/v1/fdb", get(fdb).post(add_fdb).delete(remove_fdb))
+        .route("/v1/netns", get(namespaces).post(add_namespace))
+        .route("/v1/netns/{name}", axum::routing::delete(remove_namespace))
         .route("/v1/bridges", get(bridges))
         .route("/v1/stats", get(stats))
         .route("/v1/events", get(events))
@@ -58,7 +60,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = match self.0.code {
             Code::NotFound => StatusCode::NOT_FOUND,
-            Code::Exists | Code::Conflict => StatusCode::CONFLICT,
+            Code::Exists | Code::Conflict | Code::InUse => StatusCode::CONFLICT,
             Code::Invalid => StatusCode::BAD_REQUEST,
             Code::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Code::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
@@ -93,6 +95,8 @@ async fn info(State(runtime): State<Runtime>) -> Answer<api::Info> {
             kind: inner.default_kind,
             kind_reason: inner.kind_reason.clone(),
             run_dir: inner.dirs.run.to_string_lossy().into_owned(),
+            state_dir: inner.dirs.state.to_string_lossy().into_owned(),
+            socket: inner.dirs.socket().to_string_lossy().into_owned(),
         })
     })
     .await
@@ -262,6 +266,43 @@ async fn add_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>) -
 async fn remove_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>) -> Answer<Value> {
     let request = body(request)?;
     change(runtime, move |inner| inner.edit_fdb(&request, false).map(|()| json!({}))).await
+}
+
+async fn namespaces(State(runtime): State<Runtime>) -> Answer<Vec<api::NetnsInfo>> {
+    change(runtime, |inner| {
+        let names = inner.names.list().map_err(unavailable)?;
+        let info = |name: String| {
+            let path = inner.names.path_of(&name).ok()?;
+            let pids = inner.names.open(&name).map(|netns| netns.pids()).unwrap_or_default();
+            Some(api::NetnsInfo { path: path.to_string_lossy().into_owned(), name, pids })
+        };
+        Ok(names.into_iter().filter_map(info).collect())
+    })
+    .await
+}
+
+async fn add_namespace(State(runtime): State<Runtime>, request: Body1<api::NetnsCreate>) -> Answer<api::NetnsInfo> {
+    let request = body(request)?;
+    change(runtime, move |inner| {
+        let path = inner.names.path_of(&request.name).map_err(|error| ControlError::new(Code::Invalid, &request.name, error.to_string()))?;
+        if path.exists() {
+            return Err(ControlError::new(Code::Exists, &request.name, format!("a namespace {} already exists", request.name)));
+        }
+        inner.names.add(&request.name).map_err(unavailable)?;
+        inner.event("netns add", json!({ "netns": request.name }));
+        Ok(api::NetnsInfo { name: request.name, path: path.to_string_lossy().into_owned(), pids: Vec::new() })
+    })
+    .await
+}
+
+async fn remove_namespace(State(runtime): State<Runtime>, Path(name): Path<String>) -> Answer<Value> {
+    change(runtime, move |inner| {
+        inner.names.open(&name).map_err(|error| ControlError::new(Code::NotFound, &name, error.to_string()).hint("`weft netns ls` lists them"))?;
+        inner.names.delete(&name).map_err(unavailable)?;
+        inner.event("netns delete", json!({ "netns": name }));
+        Ok(json!({}))
+    })
+    .await
 }
 
 async fn bridges(State(runtime): State<Runtime>) -> Answer<Vec<api::BridgeInfo>> {

@@ -7,6 +7,7 @@ pub(crate) mod rootless;
 mod runtime;
 mod serve;
 mod store;
+mod views;
 
 pub(crate) use runtime::Runtime;
 pub(crate) use serve::{Daemon, DaemonConfig};

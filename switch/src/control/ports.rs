@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::{Capabilities, Command, DropCounters, Guard, PortChange, PortConfig, PortView, Reply, VlanMode};
+use dataplane::{Capabilities, Command, Guard, PortChange, PortConfig, StormLimit, VlanMode};
 use ipnetwork::IpNetwork;
 use netns_setup::{
     Netns, PortFd,
@@ -12,8 +12,8 @@ use netns_setup::{
 use packet::{Mac, PortId, UnicastMac, VlanId};
 use serde_json::json;
 use weft_control::{
-    Code, ControlError, Endpoint, EndpointKind, Model, NetnsTarget, Result, Sandbox, Vlan,
-    api::{BridgeInfo, EndpointCreate, FdbEdit, FdbEntry, PortInfo, PortMove, PortPatch, Stats},
+    Code, ControlError, Endpoint, EndpointKind, Model, NetnsTarget, Result, Sandbox, Storm, Vlan,
+    api::{EndpointCreate, PortMove, PortPatch},
     port_name,
 };
 
@@ -102,11 +102,9 @@ impl Inner {
         config.isolated = endpoint.isolated;
         config.horizon = endpoint.horizon;
         config.vlan = endpoint.vlan.as_ref().map_or(VlanMode::PassThrough, vlan_mode);
-        config.guard = endpoint.guard.then(|| Guard {
-            macs: endpoint.mac.parse().ok().and_then(UnicastMac::new).into_iter().collect(),
-            ips: endpoint.addresses.iter().map(IpNetwork::ip).collect(),
-            no_router: true,
-        });
+        config.guard = guard_of(endpoint);
+        config.storm = endpoint.storm.map(storm_limit);
+        config.up = endpoint.up;
         let port = self.dataplane.add_port(config, device).map_err(unavailable)?;
         self.ports.insert(endpoint.id.clone(), port);
         self.event("port attach", json!({ "port": port_name(sandbox, endpoint) }));
@@ -149,31 +147,26 @@ impl Inner {
 
     // ---- changes of ports ----
 
+    /// Changes a port: checked whole, then done, then saved.
     pub(crate) fn patch_port(&mut self, name: &str, patch: &PortPatch) -> Result<()> {
         let (sandbox, endpoint) = self.model.port(name)?;
-        let (sandbox_id, endpoint) = (sandbox.id.clone(), endpoint.clone());
+        let (sandbox_id, mut endpoint) = (sandbox.id.clone(), endpoint.clone());
         let port = self.port_id(&endpoint)?;
-        let mut model = self.model.clone();
-        let stored = model.sandboxes.get_mut(&sandbox_id).and_then(|sandbox| sandbox.endpoints.iter_mut().find(|other| other.id == endpoint.id));
-        if let (Some(mtu), Some(stored)) = (patch.mtu, stored) {
-            if !(68..=65_521).contains(&mtu) {
-                return Err(ControlError::new(Code::Invalid, mtu.to_string(), format!("MTU {mtu} is outside 68 to 65521")));
-            }
-            stored.mtu = mtu;
-            if let Some(netns) = self.open_sandbox(self.model.sandbox(&sandbox_id)?)? {
+        for change in patched(&mut endpoint, patch)? {
+            if let PortChange::Mtu(mtu) = change
+                && let Some(netns) = self.open_sandbox(self.model.sandbox(&sandbox_id)?)?
+            {
                 netns.run(|| Links::open()?.set_mtu(&endpoint.ifname, mtu)).map_err(unavailable)?;
             }
-            self.set_port(port, PortChange::Mtu(mtu))?;
-        }
-        if let Some(isolated) = patch.isolated {
-            if let Some(stored) = model.sandboxes.get_mut(&sandbox_id).and_then(|sandbox| sandbox.endpoints.iter_mut().find(|other| other.id == endpoint.id)) {
-                stored.isolated = isolated;
+            if let PortChange::Up(up) = change {
+                self.set_carrier(&endpoint, port, up)?;
             }
-            self.set_port(port, PortChange::Isolated(isolated))?;
+            self.set_port(port, change)?;
         }
-        if let Some(up) = patch.up {
-            self.set_port(port, PortChange::Up(up))?;
-            self.set_carrier(&endpoint, port, up)?;
+        let mut model = self.model.clone();
+        let stored = model.sandboxes.get_mut(&sandbox_id).and_then(|sandbox| sandbox.endpoints.iter_mut().find(|other| other.id == endpoint.id));
+        if let Some(stored) = stored {
+            *stored = endpoint;
         }
         self.commit(model)
     }
@@ -270,135 +263,9 @@ impl Inner {
         self.close_endpoint(Some(&sandbox), &endpoint, None);
     }
 
-    fn port_id(&self, endpoint: &Endpoint) -> Result<PortId> {
+    pub(super) fn port_id(&self, endpoint: &Endpoint) -> Result<PortId> {
         self.ports.get(&endpoint.id).copied().ok_or_else(|| unavailable("the port's device is gone"))
     }
-
-    // ---- FDB ----
-
-    pub(crate) fn edit_fdb(&self, edit: &FdbEdit, add: bool) -> Result<()> {
-        let network = self.model.network(&edit.network)?;
-        let bridge = *self.bridges.get(&network.id).ok_or_else(|| unavailable("the network has no bridge"))?;
-        let mac: Mac = edit.mac.parse().map_err(|error| ControlError::new(Code::Invalid, &edit.mac, format!("{}: {error}", edit.mac)))?;
-        let mac = UnicastMac::new(mac).ok_or_else(|| ControlError::new(Code::Invalid, &edit.mac, format!("{mac} is a multicast address (or zero): the FDB holds stations")))?;
-        let vlan = match edit.vlan {
-            Some(id) => Some(VlanId::new(id).ok_or_else(|| ControlError::new(Code::Invalid, id.to_string(), format!("VLAN {id} is outside 1 to 4094")))?),
-            None => None,
-        };
-        let command = if add {
-            let name = edit.port.as_deref().unwrap_or_default();
-            let (_, endpoint) = self.model.port(name)?;
-            if endpoint.network != network.id {
-                return Err(ControlError::new(Code::Invalid, name, format!("port {name} is not in network {}", network.name)));
-            }
-            Command::AddFdb { network: bridge, mac, vlan, port: self.port_id(endpoint)? }
-        } else {
-            Command::RemoveFdb { network: bridge, mac, vlan }
-        };
-        self.dataplane.apply(command).map(drop).map_err(|error| ControlError::new(Code::NotFound, edit.mac.clone(), error.to_string()))
-    }
-
-    pub(crate) fn fdb(&self, network: Option<&str>) -> Result<Vec<FdbEntry>> {
-        let networks: Vec<_> = match network {
-            Some(reference) => vec![self.model.network(reference)?],
-            None => self.model.networks.values().collect(),
-        };
-        let names = self.names_by_port();
-        let mut entries = Vec::new();
-        for network in networks {
-            let Some(&bridge) = self.bridges.get(&network.id) else { continue };
-            let Reply::Fdb(views) = self.dataplane.apply(Command::ShowFdb(bridge)).map_err(unavailable)? else { continue };
-            entries.extend(views.into_iter().map(|view| FdbEntry {
-                mac: view.mac.to_string(),
-                ifname: names.get(&view.port).cloned().unwrap_or_default(),
-                vlan: view.vlan.map(VlanId::get),
-                flags: Vec::new(),
-                master: network.name.clone(),
-                state: if view.kind == dataplane::FdbKind::Static { "permanent".into() } else { String::new() },
-                used: view.idle.as_secs(),
-            }));
-        }
-        Ok(entries)
-    }
-
-    // ---- views ----
-
-    fn names_by_port(&self) -> BTreeMap<PortId, String> {
-        let all = self.model.sandboxes.values().flat_map(|sandbox| sandbox.endpoints.iter().map(move |endpoint| (sandbox, endpoint)));
-        all.filter_map(|(sandbox, endpoint)| Some((*self.ports.get(&endpoint.id)?, port_name(sandbox, endpoint)))).collect()
-    }
-
-    pub(crate) fn port_infos(&self) -> Result<Vec<PortInfo>> {
-        let Reply::Ports(views) = self.dataplane.apply(Command::ShowPorts(None)).map_err(unavailable)? else { return Ok(Vec::new()) };
-        let views: BTreeMap<PortId, PortView> = views.into_iter().map(|view| (view.id, view)).collect();
-        let mut infos = Vec::new();
-        for sandbox in self.model.sandboxes.values() {
-            for endpoint in &sandbox.endpoints {
-                if let Some(view) = self.ports.get(&endpoint.id).and_then(|port| views.get(port)) {
-                    infos.push(self.port_info(sandbox, endpoint, view));
-                }
-            }
-        }
-        infos.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(infos)
-    }
-
-    fn port_info(&self, sandbox: &Sandbox, endpoint: &Endpoint, view: &PortView) -> PortInfo {
-        PortInfo {
-            name: port_name(sandbox, endpoint),
-            network: self.model.networks.get(&endpoint.network).map_or_else(String::new, |network| network.name.clone()),
-            sandbox: sandbox.name.clone(),
-            ifname: endpoint.ifname.clone(),
-            kind: endpoint.kind.to_string(),
-            up: view.config.up,
-            mtu: view.config.mtu,
-            mac: endpoint.mac.clone(),
-            addresses: endpoint.addresses.clone(),
-            isolated: view.config.isolated,
-            vlan: endpoint.vlan.clone(),
-            rx_frames: view.counters.rx_frames,
-            rx_bytes: view.counters.rx_bytes,
-            tx_frames: view.counters.tx_frames,
-            tx_bytes: view.counters.tx_bytes,
-            drops: drops(&view.counters.drops),
-        }
-    }
-
-    pub(crate) fn bridge_infos(&self) -> Result<Vec<BridgeInfo>> {
-        let Reply::Bridges(views) = self.dataplane.apply(Command::ShowBridges).map_err(unavailable)? else { return Ok(Vec::new()) };
-        let names = self.names_by_port();
-        let infos = self.model.networks.values().filter_map(|network| {
-            let bridge = self.bridges.get(&network.id)?;
-            let view = views.iter().find(|view| view.id == *bridge)?;
-            Some(BridgeInfo {
-                name: network.name.clone(),
-                id: format!("8000.{}", &network.id[..12]),
-                stp: false,
-                interfaces: view.ports.iter().filter_map(|port| names.get(port).cloned()).collect(),
-                fdb_entries: view.fdb_entries,
-            })
-        });
-        Ok(infos.collect())
-    }
-
-    pub(crate) fn stats(&self) -> Result<Stats> {
-        match self.dataplane.apply(Command::ShowStats).map_err(unavailable)? {
-            Reply::Stats(stats) => Ok(Stats {
-                bridges: stats.bridges,
-                ports: stats.ports,
-                fdb_entries: stats.fdb_entries,
-                rx_frames: stats.rx_frames,
-                tx_frames: stats.tx_frames,
-                drops: drops(&stats.drops),
-                buffers: [stats.pool.small_used, stats.pool.large_used],
-            }),
-            other => Err(unavailable(format!("unexpected answer {other:?}"))),
-        }
-    }
-}
-
-fn drops(counters: &DropCounters) -> BTreeMap<String, u64> {
-    counters.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
 }
 
 /// The loop's form of a descriptor, and what it can take.
@@ -422,4 +289,56 @@ fn vlan_mode(vlan: &Vlan) -> VlanMode {
             VlanMode::Trunk { allowed: allowed.iter().filter_map(|id| VlanId::new(*id)).collect(), native: native.and_then(VlanId::new) }
         }
     }
+}
+
+/// Applies a request to an endpoint: what the data plane is to be told.
+fn patched(endpoint: &mut Endpoint, patch: &PortPatch) -> Result<Vec<PortChange>> {
+    let mut changes = Vec::new();
+    if let Some(mtu) = patch.mtu {
+        if !(68..=65_521).contains(&mtu) {
+            return Err(ControlError::new(Code::Invalid, mtu.to_string(), format!("MTU {mtu} is outside 68 to 65521")));
+        }
+        endpoint.mtu = mtu;
+        changes.push(PortChange::Mtu(mtu));
+    }
+    if let Some(isolated) = patch.isolated {
+        endpoint.isolated = isolated;
+        changes.push(PortChange::Isolated(isolated));
+    }
+    if let Some(vlan) = &patch.vlan {
+        if let Some(vlan) = vlan {
+            vlan.check()?;
+        }
+        endpoint.vlan.clone_from(vlan);
+        changes.push(PortChange::Vlan(vlan.as_ref().map_or(VlanMode::PassThrough, vlan_mode)));
+    }
+    if let Some(horizon) = patch.horizon {
+        endpoint.horizon = horizon;
+        changes.push(PortChange::Horizon(horizon));
+    }
+    if let Some(guard) = patch.guard {
+        endpoint.guard = guard;
+        changes.push(PortChange::Guard(guard_of(endpoint)));
+    }
+    if let Some(storm) = patch.storm {
+        endpoint.storm = storm;
+        changes.push(PortChange::Storm(storm.map(storm_limit)));
+    }
+    if let Some(up) = patch.up {
+        endpoint.up = up;
+        changes.push(PortChange::Up(up));
+    }
+    Ok(changes)
+}
+
+fn guard_of(endpoint: &Endpoint) -> Option<Guard> {
+    endpoint.guard.then(|| Guard {
+        macs: endpoint.mac.parse().ok().and_then(UnicastMac::new).into_iter().collect(),
+        ips: endpoint.addresses.iter().map(IpNetwork::ip).collect(),
+        no_router: true,
+    })
+}
+
+fn storm_limit(storm: Storm) -> StormLimit {
+    StormLimit { frames_per_second: storm.frames_per_second, burst: storm.burst.unwrap_or(storm.frames_per_second) }
 }
