@@ -96,6 +96,8 @@ fn configure(spec: &EndpointSpec) -> Result<()> {
         links.set_mac(name, mac)?;
     }
     links.set_mtu(name, spec.mtu)?;
+    // Only a matter of speed: kernels without it keep their default.
+    links.set_no_queue(name).ok();
     links.set_up(name, true)?;
     for &address in &spec.addresses {
         links.add_address(name, address)?;

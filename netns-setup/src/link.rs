@@ -8,6 +8,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
+    tc::{TcAttribute, TcHandle, TcMessage},
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
@@ -179,6 +180,21 @@ impl Links {
         self.route
             .request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             .context(|| format!("create veth pair {name} - {peer}"))
+    }
+
+    /// Takes the queueing discipline away, as virtual links usually have none (tc(8), `noqueue`): the
+    /// device's own ring is the queue. Nothing else of the link changes.
+    ///
+    /// # Errors
+    /// When there is no such link or the kernel refuses.
+    pub fn set_no_queue(&mut self, name: &str) -> Result<()> {
+        let index = self.index_of(name)?;
+        let mut message = TcMessage::with_index(i32::try_from(index).unwrap_or(i32::MAX));
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind("noqueue".into()));
+        self.route
+            .request(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .context(|| format!("take the queueing discipline off {name}"))
     }
 
     /// Adds an address; IPv6 ones are usable at once (no duplicate address detection).

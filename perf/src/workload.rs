@@ -123,12 +123,20 @@ pub fn latency(peer: &Peer) -> Figures {
     figures
 }
 
-/// The same beside four TCP streams, wherever the scheduler puts it.
+/// The same on CPUs that halt when they have nothing to do, as those of a machine at rest.
 #[must_use]
-pub fn loaded_latency(peer: &Peer) -> Figures {
+pub fn latency_at_rest(peer: &Peer) -> Figures {
+    ping_pong(peer, &["taskset", "-c", "1"], &["taskset", "-c", "0"])
+}
+
+/// The same beside a TCP stream, wherever the scheduler puts it. `rate` is iperf3's -b: with one, every
+/// peer carries the same load; with `0` the stream takes what the CPUs have, and all peers but the
+/// kernel share them with their own traffic.
+#[must_use]
+pub fn loaded_latency(peer: &Peer, rate: &str) -> Figures {
     let mut server = start(&peer.b, "iperf3", &["-s", "-1"]);
     sleep(Duration::from_millis(400));
-    let client = start(&peer.a, "iperf3", &["-c", SERVER, "-t", "4"]);
+    let client = start(&peer.a, "iperf3", &["-c", SERVER, "-t", "4", "-b", rate]);
     sleep(Duration::from_millis(500));
     let figures = ping_pong(peer, &["env"], &["env"]);
     finish(client);

@@ -42,7 +42,9 @@ const OUTBOX_FRAMES: usize = 65_536;
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 256;
 /// Longest spin before sleeping. A wake-up costs the peer about as much.
-const SPIN_MAX: Duration = Duration::from_micros(50);
+const SPIN_MAX: Duration = Duration::from_micros(60);
+/// Turns between two looks at the polled descriptors while the ring keeps the loop busy.
+const TURNS_BETWEEN_POLLS: u32 = 32;
 
 /// How ports are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,6 +216,7 @@ struct Loop {
     /// Ports with a batch to flush.
     dirty: Vec<usize>,
     polled_ports: usize,
+    turns_unpolled: u32,
     captures: Vec<CaptureWriter>,
     requests: Requests<Request>,
     control: mpsc::Sender<LoopEvent>,
@@ -257,6 +260,7 @@ impl Loop {
             rearm: Vec::new(),
             dirty: Vec::new(),
             polled_ports: 0,
+            turns_unpolled: 0,
             captures: Vec::new(),
             requests,
             control,
@@ -294,13 +298,11 @@ impl Loop {
     // ---- waiting ----
 
     fn wait(&mut self) {
-        if self.has_work() {
-            self.poll_now(Some(Duration::ZERO));
+        if self.has_work() || self.spin_until_work() {
+            self.look_at_polled();
             return;
         }
-        if self.spin_until_work() {
-            return;
-        }
+        self.turns_unpolled = 0;
         let timeout = self.switch.poll_timeout().map(|(at, _)| at.since(self.now()));
         if let Some(ring) = &mut self.ring {
             ring.ring_the_bell(true);
@@ -316,17 +318,29 @@ impl Loop {
         }
     }
 
+    /// Descriptors that the ring does not read: polled ports, and ports that are blocked. A busy ring
+    /// must not make them wait for ever, nor pay for them in each turn.
+    fn look_at_polled(&mut self) {
+        self.turns_unpolled += 1;
+        if self.ring.is_none() || self.turns_unpolled >= TURNS_BETWEEN_POLLS {
+            self.turns_unpolled = 0;
+            self.poll_now(Some(Duration::ZERO));
+        }
+    }
+
     fn has_work(&mut self) -> bool {
         !self.ready.is_empty() || !self.requests.is_empty() || self.ring.as_mut().is_some_and(Ring::has_work)
     }
 
     /// Spins for the adaptive while. A success doubles the next spin, a failure halves it; each
-    /// wake-up from sleep starts it anew at a small value.
+    /// wake-up from sleep starts it anew at a small value. The CPU is offered once to those whom this
+    /// turn's frames woke, who may be waiting for it.
     fn spin_until_work(&mut self) -> bool {
         if self.spin.is_zero() {
             self.spin = (self.spin_max / 8).max(Duration::ZERO);
             return false;
         }
+        thread::yield_now();
         let began = StdInstant::now();
         loop {
             for _ in 0..16 {
@@ -343,7 +357,6 @@ impl Loop {
                 self.spin = if self.spin < Duration::from_micros(2) { Duration::ZERO } else { self.spin / 2 };
                 return self.has_work();
             }
-            thread::yield_now();
         }
     }
 
@@ -504,7 +517,9 @@ impl Loop {
         }
         let mut handled = 0;
         // Reaps what is there; new arrivals wait for the next turn, when writes have gone out.
-        self.enter_ring();
+        if self.ring.as_mut().is_some_and(Ring::must_enter) {
+            self.enter_ring();
+        }
         while handled < RING_BUDGET * 4 {
             let Some(completion) = self.ring.as_mut().and_then(Ring::next) else { break };
             handled += 1;

@@ -20,7 +20,7 @@ struct Arguments {
     /// Peers: kbridge,weft-tap,weft-veth,ovs-tso,vde
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
-    /// Workloads: tcp1,tcp4,udp,latency,load,crr,idle
+    /// Workloads: tcp1,tcp4,udp,latency,rest,load4g,load,crr,idle
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// The binary to measure
@@ -62,7 +62,7 @@ fn main() -> Result<(), String> {
                     continue;
                 }
             };
-            for workload in ["tcp1", "tcp4", "udp", "latency", "load", "crr", "idle"] {
+            for workload in ["tcp1", "tcp4", "udp", "latency", "rest", "load4g", "load", "crr", "idle"] {
                 if wanted(&arguments.workloads, workload) {
                     let figures = measure(&peer, kind, workload, &weft, round);
                     println!("round {round} {} {workload} {figures:.3?}", kind.name());
@@ -84,7 +84,9 @@ fn measure(peer: &Peer, kind: Kind, name: &str, weft: &str, round: u32) -> Figur
         "tcp4" => workload::tcp(peer, 4, 4),
         "udp" => workload::udp(peer),
         "latency" => workload::latency(peer),
-        "load" => workload::loaded_latency(peer),
+        "rest" => workload::latency_at_rest(peer),
+        "load4g" => workload::loaded_latency(peer, "4G"),
+        "load" => workload::loaded_latency(peer, "0"),
         "crr" => workload::connects(peer),
         // A hundred quiet ports, once: making them takes a while.
         _ if kind == Kind::WeftTap && round == 1 => {

@@ -44,9 +44,8 @@ pub(crate) struct RingConfig {
 
 impl Default for RingConfig {
     fn default() -> Self {
-        // More buffers hold longer bursts; fewer stay in the cache: 64 KiB super-frames through 64 to
-        // 128 buffers measured best.
-        Self { entries: 512, buffers: 128 }
+        // More buffers hold longer bursts; fewer stay in the cache: 64 measured best.
+        Self { entries: 512, buffers: 64 }
     }
 }
 
@@ -244,10 +243,16 @@ impl Ring {
         }
     }
 
+    /// True when [`enter`](Self::enter) would find something to do: entries to submit, or work that
+    /// the kernel left for this thread.
+    pub(crate) fn must_enter(&mut self) -> bool {
+        self.queued > 0 || self.ring.submission().taskrun()
+    }
+
     /// True when [`enter`](Self::enter) or [`next`](Self::next) would find something to do. Reads
     /// shared memory only: no system call.
     pub(crate) fn has_work(&mut self) -> bool {
-        self.queued > 0 || !self.backlog.is_empty() || self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+        self.must_enter() || !self.backlog.is_empty() || !self.ring.completion().is_empty()
     }
 
     /// Whether new work signals the descriptor; off while the loop is awake, since a signal costs.
