@@ -170,11 +170,12 @@ pub fn connects(peer: &Peer) -> Figures {
     Figures::from([("per_s", rate.first().copied().unwrap_or(0.0))])
 }
 
-/// CPU of the daemon while nothing happens, percent of one core; and its memory.
+/// CPU of the daemon while nothing happens, percent of one core; and its memory. New interfaces
+/// solicit routers and report multicast groups for their first seconds: those are waited for.
 #[must_use]
 pub fn idle(peer: &Peer) -> Figures {
-    sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(15));
     let before = cpu_seconds(peer);
-    sleep(Duration::from_secs(5));
-    Figures::from([("idle_cpu_percent", (cpu_seconds(peer) - before) / 5.0 * 100.0), ("rss_mib", rss_mib(peer))])
+    sleep(Duration::from_secs(10));
+    Figures::from([("idle_cpu_percent", (cpu_seconds(peer) - before) / 10.0 * 100.0), ("rss_mib", rss_mib(peer))])
 }

@@ -234,9 +234,8 @@ impl Inner {
         let noted = self.note_process(id, pid);
         if noted.is_err() {
             drop(child.kill());
+            drop(child.wait());
         }
-        // Somebody must reap it, or it stays a zombie and its end is never seen by others.
-        std::thread::Builder::new().name("reaper".into()).stack_size(64 * 1024).spawn(move || child.wait()).map_err(unavailable)?;
         noted
     }
 

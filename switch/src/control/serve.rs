@@ -114,9 +114,16 @@ async fn follow_processes(mut watched: mpsc::UnboundedReceiver<(String, Process)
             if let Ok(pidfd) = netns_setup::process::watch(process.pid) {
                 drop(ended(pidfd).await);
             }
+            reap(process.pid);
             drop(task::spawn_blocking(move || runtime.lock().process_ended(&sandbox, process)).await);
         });
     }
+}
+
+/// A child of ours stays a zombie until it is waited for; others' children are not ours to wait for.
+fn reap(pid: i32) {
+    use nix::sys::wait::{WaitPidFlag, waitpid};
+    waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
 }
 
 #[expect(deprecated, reason = "sound here: the descriptor is owned, unshared, and closed only with the AsyncFd")]
