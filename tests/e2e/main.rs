@@ -3,6 +3,8 @@
 mod bad_input;
 mod bridge;
 mod capture;
+mod differential;
+mod hostile;
 mod model;
 mod netns;
 mod restart;
@@ -17,6 +19,8 @@ fn main() {
         bad_input::tests(),
         bridge::tests(),
         capture::tests(),
+        differential::tests(),
+        hostile::tests(),
         model::tests(),
         netns::tests(),
         restart::tests(),

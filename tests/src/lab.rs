@@ -1,6 +1,8 @@
 //! A daemon in an outer namespace that plays the host.
 
 use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -147,6 +149,21 @@ impl Lab {
     #[track_caller]
     pub fn weft(&self, line: &str) -> Ran {
         run(self.weft_command().args(words(line)))
+    }
+
+    /// `GET path` of the daemon's API, as JSON.
+    ///
+    /// # Panics
+    /// When the daemon does not answer with JSON.
+    #[must_use]
+    #[track_caller]
+    pub fn api(&self, path: &str) -> serde_json::Value {
+        let mut socket = UnixStream::connect(self.state_dir().join("api.sock")).expect("the daemon listens");
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: weft\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
     /// Runs `weft ARGS`.

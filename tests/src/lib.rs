@@ -5,3 +5,4 @@ pub mod lab;
 pub mod ns;
 pub mod run;
 pub mod runner;
+pub mod wire;

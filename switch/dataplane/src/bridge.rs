@@ -1,4 +1,4 @@
-//! One broadcast domain: admits, learns, decides. Deciding changes nothing outside learning.
+//! One broadcast domain: learns, decides. Deciding changes nothing outside learning.
 
 use packet::{Instant, PortId};
 
@@ -32,15 +32,6 @@ impl Bridge {
         Self { config, ports: Vec::new(), fdb, full_reported: None }
     }
 
-    /// Whether a frame with this destination may be forwarded at all.
-    #[inline]
-    pub(crate) fn admit(&self, header: Header) -> Result<(), DropReason> {
-        if header.is_to_reserved_group() && self.config.l2 == L2Mode::Bridge {
-            return Err(DropReason::ReservedGroup);
-        }
-        Ok(())
-    }
-
     /// Notes where the source lives.
     #[inline]
     pub(crate) fn learn(&mut self, vlan: u16, header: Header, port: PortSlot, now: Instant) -> Learned {
@@ -53,7 +44,11 @@ impl Bridge {
     /// Where a frame from `ingress` goes.
     #[inline]
     pub(crate) fn decide(&self, vlan: u16, header: Header, ingress: PortSlot, now: Instant) -> Forwarding {
-        if header.is_to_group() || self.config.l2 == L2Mode::Hub {
+        if header.is_to_group() {
+            let stays = header.is_to_reserved_group() && self.config.l2 == L2Mode::Bridge;
+            return if stays { Forwarding::Drop(DropReason::ReservedGroup) } else { Forwarding::Flood };
+        }
+        if self.config.l2 == L2Mode::Hub {
             return Forwarding::Flood;
         }
         match self.fdb.lookup(fdb::key(vlan, header.destination), now) {
@@ -81,8 +76,9 @@ mod tests {
     #[test]
     fn only_a_bridge_keeps_the_reserved_group_to_itself() {
         let lldp = header(0x0180_c200_000e, 2);
-        assert_eq!(ALL.map(|l2| bridge(l2).admit(lldp).is_ok()), [false, true, true]);
-        assert!(bridge(L2Mode::Bridge).admit(header(0x0180_c200_0010, 2)).is_ok());
+        let decide = |l2, header| bridge(l2).decide(0, header, 1, Instant::ZERO);
+        assert_eq!(ALL.map(|l2| decide(l2, lldp)), [Forwarding::Drop(DropReason::ReservedGroup), Forwarding::Flood, Forwarding::Flood]);
+        assert_eq!(decide(L2Mode::Bridge, header(0x0180_c200_0010, 2)), Forwarding::Flood);
     }
 
     #[test]

@@ -103,8 +103,8 @@ impl Switch {
         let from = Origin { port: state.slot(), bridge: state.bridge, membership, separation: state.separation };
         let learns = state.learns;
         let Some(bridge) = self.bridges.at_mut(from.bridge) else { return Err(DropReason::PortDown) };
-        bridge.admit(header)?;
         let learned = if learns { bridge.learn(membership.vlan, header, from.port, now) } else { Learned::Known };
+        // A frame of the reserved group is learned from, though not forwarded (as the kernel's bridge).
         let decision = bridge.decide(membership.vlan, header, from.port, now);
         if learned != Learned::Known {
             self.report(learned, from, header, now, out);
