@@ -11,6 +11,7 @@ pub mod link;
 mod names;
 mod netlink;
 mod netns;
+pub mod nsid;
 pub mod process;
 mod sys;
 mod undo;

@@ -16,6 +16,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("model::c6_none_has_only_lo", NEEDS, c6_none),
         test("model::c11_c12_connect_and_swapped_arguments", NEEDS, c12_swapped),
         test("model::run_returns_the_command_s_code", NEEDS, run_codes),
+        test("model::dry_run_makes_nothing", NEEDS, dry_run),
+        test("model::prune", NEEDS, prune),
     ]
 }
 
@@ -93,4 +95,30 @@ fn run_codes() {
     assert_eq!(lab.weft("run --net nowhere -- true").code, Some(125));
     assert_eq!(lab.weft("run --net none --hostname t1 -- hostname").ok().trim(), "t1");
     assert!(lab.weft("ps -aq").ok().is_empty(), "nothing is left");
+}
+
+fn dry_run() {
+    let lab = Lab::start();
+    let before = lab.footprint();
+    let planned = lab.weft("network create lab --subnet 10.9.0.0/24 --dry-run").ok();
+    assert!(planned.contains("10.9.0.1"), "the gateway it would have: {planned}");
+    assert!(lab.weft("network inspect lab").fails().contains("lab"));
+    lab.weft("network create lab --subnet 10.9.0.0/24").ok();
+    assert!(lab.weft("run --dry-run --net lab:ip=10.9.0.7 -- true").ok().contains("10.9.0.7"));
+    assert!(lab.weft("run --dry-run --net lab:ip=10.8.0.7 -- true").fails().contains("10.8.0.7"));
+    assert!(lab.weft("attach lab --dev lo --dry-run").ok().contains("\"lo\""));
+    assert!(lab.weft("ps -aq").ok().is_empty() && lab.weft("port ls --json").json().as_array().is_some_and(Vec::is_empty));
+    assert_eq!(before, lab.footprint());
+}
+
+fn prune() {
+    let lab = Lab::start();
+    for name in ["one", "two", "used"] {
+        lab.weft(&format!("network create {name}")).ok();
+    }
+    lab.weft("run -d --name a --net used -- sleep 1000").ok();
+    let pruned = lab.weft("network prune -f").ok();
+    assert!(pruned.contains("one") && pruned.contains("two") && !pruned.contains("used"), "{pruned}");
+    assert!(lab.weft("network ls").ok().contains("used"));
+    assert!(lab.weft("network prune -f").ok().is_empty());
 }

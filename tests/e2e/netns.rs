@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("netns::n5_named_namespaces_are_ip_netns_ones", NEEDS, n5_names),
         test("netns::n6_n8_exec_and_loopback", NEEDS, n6_exec),
         test("netns::n7_identify_pids_and_events", NEEDS, n7_identify),
+        test("netns::n7_ids", NEEDS, n7_ids),
     ]
 }
 
@@ -86,4 +87,17 @@ fn n7_identify() {
     });
     drop(events.kill());
     drop(events.wait());
+}
+
+fn n7_ids() {
+    let lab = Lab::start();
+    let (one, two) = (lab.ns("ns1"), lab.ns("ns2"));
+    lab.weft(&format!("netns set {} 42", one.name)).ok();
+    lab.weft(&format!("netns set {} auto", two.name)).ok();
+    let ours = lab.weft("netns list-id").ok();
+    assert!(ours.contains(&format!("nsid 42 (iproute2 netns name: {})", one.name)) && ours.contains(&two.name), "{ours}");
+    let theirs = lab.host.run("ip netns list-id").ok();
+    assert!(theirs.contains("nsid 42") && theirs.lines().count() == ours.lines().count(), "{theirs}\n{ours}");
+    lab.weft(&format!("netns set {} 43", one.name)).fails();
+    assert!(lab.weft(&format!("netns set {} -7", one.name)).fails().contains("-7"));
 }

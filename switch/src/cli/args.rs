@@ -191,6 +191,12 @@ pub(super) enum NetworkAction {
         #[arg(long)]
         json: bool,
     },
+    /// Remove the networks that nobody is in
+    Prune {
+        /// As Docker's; nobody is asked
+        #[arg(short, long)]
+        force: bool,
+    },
     /// Remove networks
     #[command(alias = "remove")]
     Rm {
@@ -210,6 +216,9 @@ pub(super) enum NetworkAction {
 
 #[derive(Debug, Args)]
 pub(super) struct NetworkCreateArguments {
+    /// Say what would be made, as JSON, and make nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
     pub(super) name: String,
     /// Address pool, CIDR; one per family
     #[arg(long)]
@@ -315,6 +324,9 @@ pub(super) struct EndpointArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
+    /// Say what would be made, as JSON, and make nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -384,6 +396,9 @@ pub(super) struct PsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct AttachArguments {
+    /// Say what would be made, as JSON, and make nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
     pub(super) network: String,
     /// Sandbox, namespace name, path or pid
     #[arg(required_unless_present_any = ["on_host", "dev"], conflicts_with_all = ["on_host", "dev"])]
@@ -462,6 +477,10 @@ pub(super) enum NetnsAction {
     },
     /// Processes in a namespace
     Pids { name: String },
+    /// Give a namespace an id by which this one knows it: NAME ID|auto
+    Set { name: String, id: String },
+    /// Namespaces that this one knows by id
+    ListId,
     /// Print names as they come and go
     Monitor,
     /// Run a command inside

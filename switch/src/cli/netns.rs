@@ -2,7 +2,7 @@
 
 use std::{thread::sleep, time::Duration};
 
-use netns_setup::{NamespaceDir, Netns};
+use netns_setup::{NamespaceDir, Netns, nsid};
 use serde_json::{Value, json};
 use weft_control::{Code, ControlError, NetnsTarget};
 
@@ -141,10 +141,37 @@ pub(super) fn run(action: NetnsAction, place: &Place) -> End {
             identify(pid, &names, place)?.iter().for_each(|name| print(name));
         }
         NetnsAction::Pids { name } => open(&NetnsTarget::Name(name), place)?.netns.pids().iter().for_each(|pid| print(&pid.to_string())),
+        NetnsAction::Set { name, id } => {
+            let wanted = match id.as_str() {
+                "auto" => None,
+                digits => Some(digits.parse::<u32>().ok().filter(|id| i32::try_from(*id).is_ok()).ok_or_else(|| invalid(digits, format!("{digits:?} is no namespace id")).hint("want a number, or auto"))?),
+            };
+            let target = open(&NetnsTarget::Name(name), place)?;
+            nsid::set(&target.netns, wanted).map_err(unavailable)?;
+        }
+        NetnsAction::ListId => {
+            for (id, name) in known_ids(&names, place)? {
+                print(&format!("nsid {id}{}", name.map_or_else(String::new, |name| format!(" (iproute2 netns name: {name})"))));
+            }
+        }
         NetnsAction::Monitor => monitor(&names)?,
         NetnsAction::Exec { name, command } => return exec_in(&open(&NetnsTarget::Name(name.clone()), place)?, &name, &command),
     }
     Ok(0)
+}
+
+/// Ids in this namespace, with the names of those that have one.
+fn known_ids(names: &Names<'_>, place: &Place) -> Result<Vec<(u32, Option<String>)>, ControlError> {
+    let mut named = Vec::new();
+    for name in names.list()? {
+        if let Ok(target) = open(&NetnsTarget::Name(name.clone()), place)
+            && let Ok(Some(id)) = nsid::get(&target.netns)
+        {
+            named.push((id, name));
+        }
+    }
+    let ids = nsid::list().map_err(unavailable)?;
+    Ok(ids.into_iter().map(|id| (id, named.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone()))).collect())
 }
 
 /// Silent, as `ip netns del`; goes on where one cannot be taken away.

@@ -26,6 +26,15 @@ pub(super) fn run(action: NetworkAction, place: &Place) -> End {
             print_json(&json!(views?));
             Ok(0)
         }
+        NetworkAction::Prune { force: _ } => {
+            let pruned = place.client.post("/v1/networks/prune", &json!({}))?;
+            let names: Vec<_> = pruned["NetworksDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            if !names.is_empty() {
+                print("Deleted Networks:");
+                names.iter().for_each(|name| print(name));
+            }
+            Ok(0)
+        }
         NetworkAction::Rm { networks } => each(&networks, |network| place.client.delete(&format!("/v1/networks/{}", escape(network)), None), |network| print(network)),
         NetworkAction::Connect { network, sandbox, endpoint } => {
             let mut endpoint = json!(endpoint_request(&network, &endpoint)?);
@@ -51,6 +60,10 @@ fn membership(verb: &str, network: &str, sandbox: &str, request: &Value, place: 
 }
 
 fn create(arguments: NetworkCreateArguments, place: &Place) -> End {
+    if arguments.dry_run {
+        print_json(&place.client.post("/v1/networks?dry-run=true", &json!(create_request(arguments)?))?);
+        return Ok(0);
+    }
     let network = place.client.post("/v1/networks", &json!(create_request(arguments)?))?;
     print(network["id"].as_str().unwrap_or_default());
     Ok(0)

@@ -26,7 +26,12 @@ fn attach_target(word: Option<&str>, on_host: bool, dev: Option<&str>) -> Result
 pub(super) fn attach(arguments: &AttachArguments, place: &Place) -> End {
     let target = attach_target(arguments.target.as_deref(), arguments.on_host, arguments.dev.as_deref())?;
     let endpoint = endpoint_request(&arguments.network, &arguments.endpoint)?;
-    let sandbox = place.client.post("/v1/attach", &json!({ "target": target, "endpoint": endpoint }))?;
+    let request = json!({ "target": target, "endpoint": endpoint });
+    if arguments.dry_run {
+        print_json(&place.client.post("/v1/attach?dry-run=true", &request)?);
+        return Ok(0);
+    }
+    let sandbox = place.client.post("/v1/attach", &request)?;
     let attached = sandbox["endpoints"].as_array().and_then(|endpoints| endpoints.last()).cloned().unwrap_or_default();
     let addresses: Vec<_> = attached["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     print(&format!("{}:{} {}", sandbox["name"].as_str().unwrap_or_default(), attached["ifname"].as_str().unwrap_or_default(), addresses.join(" ")).trim_end());

@@ -22,7 +22,7 @@ use weft_control::{ControlError, NetnsTarget, api::SandboxCreate};
 use super::{
     End, Place, args::RunArguments, complain, invalid,
     netns::{Target, find},
-    print, spec, unavailable,
+    print, print_json, spec, unavailable,
 };
 use crate::client::escape;
 
@@ -31,6 +31,10 @@ const NOT_FOUND: u8 = 127;
 
 pub(super) fn run(arguments: &RunArguments, place: &Place) -> End {
     let request = request(arguments)?;
+    if arguments.dry_run {
+        print_json(&place.client.post("/v1/sandboxes?dry-run=true", &json!(request))?);
+        return Ok(0);
+    }
     if arguments.detach {
         let sandbox = place.client.post("/v1/sandboxes", &json!(request))?;
         print(sandbox["id"].as_str().unwrap_or_default());

@@ -38,6 +38,7 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .route("/v1/detach", post(detach))
         .route("/v1/ports", get(ports))
         .route("/v1/ports/{port}", patch(patch_port))
+        .route("/v1/networks/prune", post(prune_networks))
         .route("/v1/ports/{port}/move", post(move_port))
         .route("/v1/fdb", get(fdb).post(add_fdb).delete(remove_fdb))
         .route("/v1/netns", get(namespaces).post(add_namespace))
@@ -106,9 +107,21 @@ async fn networks(State(runtime): State<Runtime>) -> Answer<Value> {
     change(runtime, |inner| Ok(json!(inner.model.networks.values().collect::<Vec<_>>()))).await
 }
 
-async fn create_network(State(runtime): State<Runtime>, request: Body1<api::NetworkCreate>) -> Answer<Value> {
+/// `?dry-run=true`: says what would be made, and makes nothing.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct DryRun {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn create_network(State(runtime): State<Runtime>, Query(dry): Query<DryRun>, request: Body1<api::NetworkCreate>) -> Answer<Value> {
     let request = body(request)?;
-    change(runtime, move |inner| inner.create_network(&request).map(|network| json!(network))).await
+    change(runtime, move |inner| if dry.dry_run { inner.plan_network(&request) } else { inner.create_network(&request) }.map(|network| json!(network))).await
+}
+
+async fn prune_networks(State(runtime): State<Runtime>) -> Answer<Value> {
+    change(runtime, |inner| inner.prune_networks().map(|names| json!({ "NetworksDeleted": names }))).await
 }
 
 async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {
@@ -189,9 +202,12 @@ fn view(inner: &Inner, sandbox: &weft_control::Sandbox) -> Value {
     view
 }
 
-async fn create_sandbox(State(runtime): State<Runtime>, request: Body1<api::SandboxCreate>) -> Answer<Value> {
+async fn create_sandbox(State(runtime): State<Runtime>, Query(dry): Query<DryRun>, request: Body1<api::SandboxCreate>) -> Answer<Value> {
     let request = body(request)?;
     blocking(move || {
+        if dry.dry_run {
+            return runtime.lock().plan_sandbox(&request).map(|sandbox| json!(sandbox));
+        }
         let sandbox = runtime.create_sandbox(&request)?;
         let inner = runtime.lock();
         Ok(view(&inner, &sandbox))
@@ -214,9 +230,15 @@ async fn process_started(State(runtime): State<Runtime>, Path(reference): Path<S
     blocking(move || runtime.process_started(&reference, request.pid).map(|sandbox| json!(sandbox))).await
 }
 
-async fn attach(State(runtime): State<Runtime>, request: Body1<api::Attach>) -> Answer<Value> {
+async fn attach(State(runtime): State<Runtime>, Query(dry): Query<DryRun>, request: Body1<api::Attach>) -> Answer<Value> {
     let request = body(request)?;
-    change(runtime, move |inner| inner.attach(request.target, request.endpoint).map(|sandbox| view(inner, &sandbox))).await
+    change(runtime, move |inner| {
+        if dry.dry_run {
+            return inner.plan_attach(request.target, request.endpoint).map(|sandbox| json!(sandbox));
+        }
+        inner.attach(request.target, request.endpoint).map(|sandbox| view(inner, &sandbox))
+    })
+    .await
 }
 
 async fn detach(State(runtime): State<Runtime>, request: Body1<api::Detach>) -> Answer<Value> {

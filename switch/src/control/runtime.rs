@@ -154,6 +154,49 @@ impl Inner {
         Ok(network)
     }
 
+    /// The network that `create_network` would make.
+    pub(crate) fn plan_network(&self, request: &NetworkCreate) -> Result<Network> {
+        let mut model = self.model.clone();
+        let id = model.create_network(request, new_id()?)?;
+        model.network(&id).cloned()
+    }
+
+    /// The sandbox that `create_sandbox` would make.
+    pub(crate) fn plan_sandbox(&self, request: &SandboxCreate) -> Result<Sandbox> {
+        let mut model = self.model.clone();
+        let id = model.create_sandbox(request, new_id()?)?;
+        if request.netns != NetnsTarget::New {
+            self.open_target(&request.netns)?;
+        }
+        for endpoint in &request.endpoints {
+            model.create_endpoint(&id, endpoint, new_id()?, self.default_kind)?;
+        }
+        model.sandbox(&id).cloned()
+    }
+
+    /// The sandbox as `attach` would leave it.
+    pub(crate) fn plan_attach(&self, target: NetnsTarget, endpoint: EndpointCreate) -> Result<Sandbox> {
+        let name = target_name(&target);
+        match self.model.sandbox(&name).map(|sandbox| sandbox.id.clone()) {
+            Ok(id) => {
+                let mut model = self.model.clone();
+                model.create_endpoint(&id, &endpoint, new_id()?, self.default_kind)?;
+                model.sandbox(&id).cloned()
+            }
+            Err(_) => self.plan_sandbox(&attached(target, endpoint)),
+        }
+    }
+
+    /// Removes the networks that nobody is in, but for the default one; gives their names.
+    pub(crate) fn prune_networks(&mut self) -> Result<Vec<String>> {
+        let unused = |network: &&Network| network.name != "bridge" && self.model.members(&network.id).next().is_none();
+        let names: Vec<String> = self.model.networks.values().filter(unused).map(|network| network.name.clone()).collect();
+        for name in &names {
+            self.remove_network(name)?;
+        }
+        Ok(names)
+    }
+
     pub(crate) fn add_bridge(&mut self, network: &Network) -> Result<()> {
         let config = BridgeConfig {
             l2: match network.l2 {
@@ -342,16 +385,20 @@ impl Inner {
         if self.model.sandboxes.values().any(|sandbox| sandbox.name == name) {
             return self.connect(&name, &endpoint);
         }
-        let request = SandboxCreate {
-            name: Some(name),
-            netns: target,
-            endpoints: vec![endpoint],
-            command: Vec::new(),
-            env: BTreeMap::new(),
-            hostname: None,
-            auto_remove: false,
-        };
-        self.create_sandbox(&request)
+        self.create_sandbox(&attached(target, endpoint))
+    }
+}
+
+/// A sandbox that is not ours, to be made for its first endpoint.
+fn attached(target: NetnsTarget, endpoint: EndpointCreate) -> SandboxCreate {
+    SandboxCreate {
+        name: Some(target_name(&target)),
+        netns: target,
+        endpoints: vec![endpoint],
+        command: Vec::new(),
+        env: BTreeMap::new(),
+        hostname: None,
+        auto_remove: false,
     }
 }
 
