@@ -150,7 +150,7 @@ pub fn accept(port: u16, seconds: f64) -> io::Result<()> {
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
             if stream.read_exact(&mut byte).is_ok() {
                 stream.write_all(&byte).ok();
-                stream.read(&mut byte).ok();
+                drop(stream.read(&mut byte));
             }
         }
     }
