@@ -36,8 +36,8 @@ fn spec(kind: Kind) -> EndpointSpec {
         ifname: "eth0".into(),
         mac: Some([2, 0, 0, 0, 0, 7]),
         mtu: 1400,
-        addresses: vec!["10.1.2.3/24".parse().unwrap(), "fd01::3/64".parse().unwrap()],
-        gateways: vec!["10.1.2.1".parse().unwrap()],
+        addresses: vec!["10.1.2.3/24".parse().expect("valid"), "fd01::3/64".parse().expect("valid")],
+        gateways: vec!["10.1.2.1".parse().expect("valid")],
         persistent: true,
         peer_name: "peer0".into(),
     }
@@ -58,7 +58,7 @@ fn an_endpoint_has_what_was_asked() {
         let links = links(&target);
         let eth0 = links.iter().find(|link| link.name == "eth0").expect("eth0");
         assert_eq!((eth0.mtu, eth0.mac.as_str()), (1400, "02:00:00:00:00:07"));
-        assert!(eth0.addresses.contains(&"10.1.2.3/24".parse().unwrap()) && eth0.addresses.contains(&"fd01::3/64".parse().unwrap()));
+        assert!(eth0.addresses.contains(&"10.1.2.3/24".parse().expect("valid")) && eth0.addresses.contains(&"fd01::3/64".parse().expect("valid")));
         let routes = target.run(|| Links::open()?.routes()).expect("routes");
         assert!(routes.iter().any(|route| route.destination == "default" && route.device == "eth0"), "{routes:?}");
         assert!(links.iter().any(|link| link.name == "lo" && link.flags.contains(&"UP".into())), "lo is up");
@@ -72,7 +72,7 @@ fn a_failed_step_leaves_nothing() {
     }
     for kind in [Kind::Tap, Kind::Veth] {
         let ((target, _pin), (side, _pin2)) = (namespace(&format!("ft{kind:?}")), namespace(&format!("fs{kind:?}")));
-        let bad = EndpointSpec { gateways: vec!["192.168.77.1".parse().unwrap()], ..spec(kind) };
+        let bad = EndpointSpec { gateways: vec!["192.168.77.1".parse().expect("valid")], ..spec(kind) };
         let error = attach(&target, &side, &bad).expect_err("the gateway is not reachable");
         assert!(error.to_string().contains("192.168.77.1"), "{error}");
         assert_eq!(links(&target).len(), 1, "only lo");
@@ -88,7 +88,7 @@ fn a_persistent_tap_waits_for_its_next_owner() {
     let ((target, _pin), (side, _pin2)) = (namespace("pt"), namespace("ps"));
     drop(attach(&target, &side, &spec(Kind::Tap)).expect("attach"));
     let eth0 = links(&target).into_iter().find(|link| link.name == "eth0").expect("still there");
-    assert!(eth0.flags.contains(&"NO-CARRIER".into()) && eth0.addresses.contains(&"10.1.2.3/24".parse().unwrap()));
+    assert!(eth0.flags.contains(&"NO-CARRIER".into()) && eth0.addresses.contains(&"10.1.2.3/24".parse().expect("valid")));
     target.run(|| {
         let mut links = Links::open()?;
         links.set_up("eth0", false)?;

@@ -67,7 +67,9 @@ pub fn source(to: SocketAddr, seconds: f64, rate: f64) -> io::Result<()> {
                 std::thread::sleep(Duration::from_micros(20));
                 continue;
             }
-            batch = batch.min(due as usize);
+            #[expect(clippy::cast_possible_truncation, reason = "a small positive number")]
+            let due = due as usize;
+            batch = batch.min(due);
         }
         let mut headers = MultiHeaders::preallocate(batch, None);
         if let Ok(results) = sendmmsg(socket.as_raw_fd(), &mut headers, &slices[..batch], &none[..batch], [], MsgFlags::empty()) {

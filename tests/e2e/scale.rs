@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![test("scale::two_hundred_sandboxes", NEEDS, two_hundred)]
 }
 
+#[expect(clippy::print_stdout, reason = "it reports what it cost")]
 fn two_hundred() {
     let lab = Lab::start();
     lab.weft("network create net --subnet 10.9.0.0/16").ok();

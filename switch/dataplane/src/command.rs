@@ -146,6 +146,7 @@ pub enum Command {
 
 /// What the data plane answers.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "made once for each command")]
 pub enum Reply {
     /// Done, nothing to tell.
     Done,

@@ -59,7 +59,6 @@ const PING_IDENT: u16 = 0x5eed;
 const PORT: u16 = 7;
 
 /// Byte `at` of every bulk transfer.
-#[expect(clippy::cast_possible_truncation, reason = "a byte is wanted")]
 fn pattern(at: u64) -> u8 {
     (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }

@@ -250,12 +250,12 @@ impl World {
                 self.hosts[host.0].deliver(frame.bytes().to_vec());
                 self.poll_host(host);
             }
-            Some(Happening::HostTimer(host)) => {
-                if self.host_timers[host.0].is_some_and(|due| due <= self.now) {
-                    self.host_timers[host.0] = None;
-                    self.poll_host(host);
-                }
+            Some(Happening::HostTimer(host)) if self.host_timers[host.0].is_some_and(|due| due <= self.now) => {
+                self.host_timers[host.0] = None;
+                self.poll_host(host);
             }
+            // Put off since.
+            Some(Happening::HostTimer(_)) => {}
             Some(Happening::SwitchTimer(switch)) => {
                 let mut out = std::mem::take(&mut self.outbox);
                 self.switches[switch.0].handle_timeout(self.now, &mut out);

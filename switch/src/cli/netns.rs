@@ -184,7 +184,7 @@ fn delete(names: &Names<'_>, given: Vec<String>, all: bool) -> End {
 }
 
 fn identify(pid: i32, names: &Names<'_>, place: &Place) -> Result<Vec<String>, ControlError> {
-    let wanted = Netns::open_pid(pid).and_then(|netns| Ok(netns.identity().ok())).map_err(unavailable)?;
+    let wanted = Netns::open_pid(pid).map(|netns| netns.identity().ok()).map_err(unavailable)?;
     let same = |name: &String| open(&NetnsTarget::Name(name.clone()), place).is_ok_and(|found| found.netns.identity().ok() == wanted);
     Ok(names.list()?.into_iter().filter(same).collect())
 }

@@ -35,7 +35,7 @@ pub(super) fn run(action: NetworkAction, place: &Place) -> End {
             }
             Ok(0)
         }
-        NetworkAction::Rm { networks } => each(&networks, |network| place.client.delete(&format!("/v1/networks/{}", escape(network)), None), |network| print(network)),
+        NetworkAction::Rm { networks } => each(&networks, |network| place.client.delete(&format!("/v1/networks/{}", escape(network)), None), print),
         NetworkAction::Connect { network, sandbox, endpoint } => {
             let mut endpoint = json!(endpoint_request(&network, &endpoint)?);
             if let Value::Object(fields) = &mut endpoint {

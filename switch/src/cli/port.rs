@@ -34,7 +34,7 @@ pub(super) fn attach(arguments: &AttachArguments, place: &Place) -> End {
     let sandbox = place.client.post("/v1/attach", &request)?;
     let attached = sandbox["endpoints"].as_array().and_then(|endpoints| endpoints.last()).cloned().unwrap_or_default();
     let addresses: Vec<_> = attached["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    print(&format!("{}:{} {}", sandbox["name"].as_str().unwrap_or_default(), attached["ifname"].as_str().unwrap_or_default(), addresses.join(" ")).trim_end());
+    print(format!("{}:{} {}", sandbox["name"].as_str().unwrap_or_default(), attached["ifname"].as_str().unwrap_or_default(), addresses.join(" ")).trim_end());
     Ok(0)
 }
 

@@ -81,7 +81,7 @@ pub(super) fn inspect(names: &[String], place: &Place) -> End {
 }
 
 pub(super) fn rm(names: &[String], force: bool, place: &Place) -> End {
-    each(names, |name| place.client.delete(&format!("/v1/sandboxes/{}?force={force}", escape(name)), None), |name| print(name))
+    each(names, |name| place.client.delete(&format!("/v1/sandboxes/{}?force={force}", escape(name)), None), print)
 }
 
 pub(super) fn logs(name: &str, place: &Place) -> End {

@@ -30,7 +30,6 @@ pub(super) fn endpoint_request(network: &str, arguments: &EndpointArguments) -> 
             _ => None,
         },
         aliases: arguments.alias.clone(),
-        ..EndpointCreate::default()
     })
 }
 
