@@ -95,8 +95,8 @@ impl Attachment {
 
     /// The VLAN of a frame that came in.
     #[inline]
-    pub(crate) fn admit_vlan(&self, bytes: &[u8]) -> Result<Membership, crate::DropReason> {
-        if self.vlan_aware { self.config.vlan.admit(bytes) } else { Ok(Membership::NONE) }
+    pub(crate) fn admit_vlan(&self, frame: &Frame) -> Result<Membership, crate::DropReason> {
+        if self.vlan_aware { self.config.vlan.admit(frame.bytes()) } else { Ok(Membership::NONE) }
     }
 
     /// What happens to the tag of a frame that leaves; `None` when the port is no member.

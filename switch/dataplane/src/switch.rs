@@ -99,7 +99,7 @@ impl Switch {
     fn forward(&mut self, port: PortId, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let Some(state) = self.ports.get_mut(port.index(), port.generation()) else { return Err(DropReason::PortDown) };
         let header = admit(state, &frame, now, out)?;
-        let membership = state.admit_vlan(frame.bytes())?;
+        let membership = state.admit_vlan(&frame)?;
         let from = Origin { port: state.slot(), bridge: state.bridge, membership, separation: state.separation };
         let learns = state.learns;
         let Some(bridge) = self.bridges.at_mut(from.bridge) else { return Err(DropReason::PortDown) };

@@ -28,6 +28,7 @@ impl Frame {
 
     /// The frame's bytes.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         let head = self.head as usize;
         &self.buffer[head..head + self.length as usize]
@@ -44,12 +45,14 @@ impl Frame {
 
     /// Length in bytes, without the frame check sequence.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.length as usize
     }
 
     /// True when no bytes are in it.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }

@@ -1,0 +1,384 @@
+//! UDP and ICMP echo: datagrams, each flow of which is a pair of ends seen lately.
+//!
+//! A socket of the host stands for one end inside (address and port, or address and echo identifier), to
+//! wherever it sends: mapping is endpoint-independent (RFC 4787 REQ-1). Answers pass only from ends that
+//! were sent to: filtering is address and port dependent (REQ-8's strict choice). What comes in by a
+//! published port is answered from that port.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use packet::{Duration, Instant, Mac, checksum::protocol};
+
+use super::{
+    Key, Output, Owner, Proxy, Publish, Transport, release,
+    sockets::{NetworkError, Ready, SocketId, Sockets},
+    write::{self, Path},
+};
+
+/// Sockets at most; the one idle for longest gives way.
+const MOST_BINDINGS: usize = 16_384;
+/// Flows at most.
+const MOST_FLOWS: usize = 131_072;
+/// RFC 4787 REQ-5: at least two minutes; five are recommended.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// One question, one answer (RFC 4787 REQ-5 a allows less for well-known ports).
+const DNS_LIFETIME: Duration = Duration::from_secs(20);
+/// RFC 5508 REQ-2: at least sixty seconds.
+const ECHO_LIFETIME: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(5);
+/// Datagrams read from one socket before another has its turn.
+const BURST: usize = 64;
+const MOST_BYTES: usize = 65_507;
+
+/// A socket that stands for an end inside.
+#[derive(Debug)]
+pub(super) struct Binding {
+    network: packet::NetworkId,
+    inside: SocketAddr,
+    transport: Transport,
+    pub(super) socket: SocketId,
+    last: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub(super) mac: Mac,
+    pub(super) transport: Transport,
+    /// Where the host sends, where that is not what the sandbox sees.
+    peer: SocketAddr,
+    /// By which socket.
+    socket: SocketId,
+    pub(super) last: Instant,
+    pub(super) rx_bytes: u64,
+    pub(super) tx_bytes: u64,
+}
+
+impl Session {
+    fn lifetime(&self) -> Duration {
+        match self.transport {
+            Transport::Echo => ECHO_LIFETIME,
+            _ if self.peer.port() == 53 => DNS_LIFETIME,
+            _ => LIFETIME,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    bindings: Vec<Option<Binding>>,
+    free: Vec<usize>,
+    by_end: HashMap<(packet::NetworkId, SocketAddr, Transport), usize>,
+    pub(super) sessions: HashMap<(Key, Transport), Session>,
+    /// What clients of published ports, and servers that were renamed, are called inside.
+    names: HashMap<(SocketId, SocketAddr), Key>,
+    next: Option<Instant>,
+}
+
+impl Datagrams {
+    pub(super) fn is_taken(&self, key: &Key) -> bool {
+        self.sessions.contains_key(&(*key, Transport::Udp))
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub(super) fn forget_listener(&mut self, listener: SocketId) {
+        self.sessions.retain(|_, session| session.socket != listener);
+        self.names.retain(|(socket, _), _| *socket != listener);
+    }
+
+    pub(super) fn end<S: Sockets>(&mut self, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>, ends: impl Fn(&Key) -> bool) {
+        self.sessions.retain(|(key, _), _| !ends(key));
+        self.names.retain(|_, key| !ends(key));
+        for at in 0..self.bindings.len() {
+            let gone = self.bindings[at].as_ref().is_some_and(|binding| ends(&Key { network: binding.network, inside: binding.inside, outside: binding.inside }));
+            if gone {
+                self.drop_binding(at, sockets, owners);
+            }
+        }
+    }
+
+    fn drop_binding<S: Sockets>(&mut self, at: usize, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) {
+        if let Some(binding) = self.bindings[at].take() {
+            self.by_end.remove(&(binding.network, binding.inside, binding.transport));
+            self.names.retain(|(socket, _), _| *socket != binding.socket);
+            release(&binding, sockets, owners);
+            self.free.push(at);
+        }
+    }
+
+    /// Forgets what was idle for its lifetime.
+    pub(super) fn expire<S: Sockets>(&mut self, now: Instant, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) {
+        if self.next.is_none_or(|next| next > now) {
+            return;
+        }
+        self.sessions.retain(|_, session| session.last + session.lifetime() > now);
+        let sessions = &self.sessions;
+        self.names.retain(|_, key| sessions.contains_key(&(*key, Transport::Udp)));
+        let mut used: Vec<SocketId> = self.sessions.values().map(|session| session.socket).collect();
+        used.sort_unstable();
+        for at in 0..self.bindings.len() {
+            let idle = self.bindings[at].as_ref().is_some_and(|binding| used.binary_search(&binding.socket).is_err());
+            if idle {
+                self.drop_binding(at, sockets, owners);
+            }
+        }
+        self.next = (!self.sessions.is_empty()).then(|| now + SWEEP);
+    }
+
+    /// The socket of an end inside, opened if need be.
+    fn bind<S: Sockets>(&mut self, key: &Key, transport: Transport, now: Instant, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) -> io::Result<SocketId> {
+        let end = (key.network, key.inside, transport);
+        if let Some(binding) = self.by_end.get(&end).and_then(|&at| self.bindings[at].as_mut()) {
+            binding.last = now;
+            return Ok(binding.socket);
+        }
+        if self.by_end.len() >= MOST_BINDINGS {
+            let oldest = self.bindings.iter().enumerate().filter_map(|(at, binding)| Some((binding.as_ref()?.last, at))).min();
+            if let Some((_, at)) = oldest {
+                let socket = self.bindings[at].as_ref().map(|binding| binding.socket);
+                self.sessions.retain(|_, session| Some(session.socket) != socket);
+                self.drop_binding(at, sockets, owners);
+            }
+        }
+        let ipv6 = key.inside.is_ipv6();
+        let socket = if transport == Transport::Echo { sockets.ping_open(ipv6)? } else { sockets.udp_open(ipv6)? };
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.bindings.push(None);
+            self.bindings.len() - 1
+        });
+        self.bindings[at] = Some(Binding { network: key.network, inside: key.inside, transport, socket, last: now });
+        self.by_end.insert(end, at);
+        owners.insert(socket, Owner::Binding(at));
+        Ok(socket)
+    }
+}
+
+impl Proxy {
+    /// A datagram from a sandbox; of a super-frame, datagrams of `size` bytes.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one datagram")]
+    pub(super) fn datagram<S: Sockets>(&mut self, key: Key, mac: Mac, transport: Transport, hops: u8, payload: &[u8], size: usize, now: Instant, sockets: &mut S, out: &mut Output) {
+        let known = self.datagrams.sessions.get(&(key, transport)).map(|session| (session.socket, session.peer));
+        let (socket, peer) = match known {
+            Some(known) => known,
+            None => match self.new_session(key, mac, transport, now, sockets) {
+                Ok(Some(made)) => made,
+                Ok(None) => {
+                    self.unreachable(&key, mac, number_of(transport, &key), 3, 0, &quote(&key, transport, payload), out);
+                    return;
+                }
+                Err(error) => {
+                    // 13: administratively prohibited, for what the host forbids us; else no route.
+                    let code = if error.kind() == io::ErrorKind::PermissionDenied { 13 } else { 0 };
+                    self.unreachable(&key, mac, number_of(transport, &key), code, 0, &quote(&key, transport, payload), out);
+                    return;
+                }
+            },
+        };
+        let mut sent = Ok(());
+        for part in payload.chunks(size.max(1)).chain(payload.is_empty().then_some(&[][..])) {
+            sent = sockets.datagram_send(socket, peer, hops.saturating_sub(1).max(1), part);
+        }
+        if let Some(session) = self.datagrams.sessions.get_mut(&(key, transport)) {
+            session.last = now;
+            session.mac = mac;
+            session.rx_bytes += payload.len() as u64;
+        }
+        if let Err(error) = sent {
+            let code = match error.kind() {
+                io::ErrorKind::NetworkUnreachable => 0,
+                io::ErrorKind::HostUnreachable => 1,
+                io::ErrorKind::PermissionDenied => 13,
+                _ => return,
+            };
+            self.unreachable(&key, mac, number_of(transport, &key), code, 0, &quote(&key, transport, payload), out);
+        }
+    }
+
+    fn new_session<S: Sockets>(&mut self, key: Key, mac: Mac, transport: Transport, now: Instant, sockets: &mut S) -> io::Result<Option<(SocketId, SocketAddr)>> {
+        let Some(peer) = self.route(&key, transport) else { return Ok(None) };
+        if self.datagrams.sessions.len() >= MOST_FLOWS {
+            self.stats.full += 1;
+            return Ok(None);
+        }
+        let socket = self.datagrams.bind(&key, transport, now, sockets, &mut self.owners)?;
+        self.remember(key, Session { mac, transport, peer, socket, last: now, rx_bytes: 0, tx_bytes: 0 }, now);
+        Ok(Some((socket, peer)))
+    }
+
+    fn remember(&mut self, key: Key, session: Session, now: Instant) {
+        if session.peer != key.outside {
+            self.datagrams.names.insert((session.socket, session.peer), key);
+        }
+        self.datagrams.sessions.insert((key, session.transport), session);
+        self.datagrams.next.get_or_insert(now + SWEEP);
+    }
+
+    pub(super) fn binding_ready<S: Sockets>(&mut self, at: usize, ready: Ready, now: Instant, sockets: &mut S, out: &mut Output) {
+        let Some(binding) = self.datagrams.bindings[at].as_ref() else { return };
+        let (network, inside, transport, socket) = (binding.network, binding.inside, binding.transport, binding.socket);
+        let name = |this: &Self, from: SocketAddr| {
+            let plain = SocketAddr::new(from.ip().to_canonical(), if transport == Transport::Echo { 0 } else { from.port() });
+            this.datagrams.names.get(&(socket, plain)).copied().unwrap_or(Key { network, inside, outside: plain })
+        };
+        if ready.error {
+            for _ in 0..BURST {
+                let Some(error) = sockets.datagram_error(socket) else { break };
+                let key = name(self, error.to);
+                self.pass_error(&key, transport, &error, out);
+            }
+        }
+        self.receive(socket, now, sockets, out, |this, from| {
+            let key = name(this, from);
+            this.datagrams.sessions.contains_key(&(key, transport)).then_some((key, transport))
+        });
+    }
+
+    /// Clients of a published port.
+    pub(super) fn published_datagrams<S: Sockets>(&mut self, listener: SocketId, publish: Publish, now: Instant, sockets: &mut S, out: &mut Output) {
+        self.receive(listener, now, sockets, out, |this, client| {
+            if let Some(&key) = this.datagrams.names.get(&(listener, client)) {
+                return Some((key, Transport::Udp));
+            }
+            let direct = Key { network: publish.network, inside: publish.inside, outside: client };
+            if this.datagrams.sessions.get(&(direct, Transport::Udp)).is_some_and(|session| session.socket == listener) {
+                return Some((direct, Transport::Udp));
+            }
+            if this.datagrams.sessions.len() >= MOST_FLOWS {
+                this.stats.full += 1;
+                return None;
+            }
+            let key = Key { outside: this.seen_from_inside(&publish, client)?, ..direct };
+            this.remember(key, Session { mac: publish.mac, transport: Transport::Udp, peer: client, socket: listener, last: now, rx_bytes: 0, tx_bytes: 0 }, now);
+            Some((key, Transport::Udp))
+        });
+    }
+
+    /// Reads a burst, and passes on what `whose` knows.
+    fn receive<S: Sockets>(&mut self, socket: SocketId, now: Instant, sockets: &mut S, out: &mut Output, mut whose: impl FnMut(&mut Self, SocketAddr) -> Option<(Key, Transport)>) {
+        for _ in 0..BURST * 64 {
+            let mut from = None;
+            let read = write::with_payload(&self.pool, MOST_BYTES, |into| {
+                let (length, who) = sockets.datagram_receive(socket, into)?;
+                from = Some(who);
+                Ok::<_, io::Error>(length)
+            });
+            let (mut frame, length, from) = match (read, from) {
+                (Ok(Some((frame, length))), Some(from)) => (frame, length, from),
+                (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => continue,
+                _ => return,
+            };
+            let Some((key, transport)) = whose(self, from) else {
+                self.stats.filtered += 1;
+                continue;
+            };
+            let Some(network) = self.networks.get(&key.network) else { return };
+            let (gateway_mac, mtu) = (network.gateway_mac, usize::from(network.mtu));
+            let Some(session) = self.datagrams.sessions.get_mut(&(key, transport)) else { continue };
+            session.last = now;
+            session.tx_bytes += length as u64;
+            let path = Path { from_mac: gateway_mac, to_mac: session.mac, from: key.outside, to: key.inside };
+            if transport == Transport::Echo {
+                if frame.len() < 8 {
+                    continue;
+                }
+                frame.bytes_mut()[4..6].copy_from_slice(&key.inside.port().to_be_bytes());
+                write::icmp(&mut frame, &path);
+            } else {
+                write::udp(&mut frame, &path);
+            }
+            if let Some((_, packets)) = self.publishes.get_mut(&socket) {
+                *packets += 1;
+            }
+            if frame.len() <= mtu + 14 {
+                out.push((key.network, frame));
+            } else {
+                write::fragment(&self.pool, &frame, mtu, |part| out.push((key.network, part)));
+            }
+        }
+    }
+
+    fn pass_error(&mut self, key: &Key, transport: Transport, error: &NetworkError, out: &mut Output) {
+        let Some(session) = self.datagrams.sessions.get(&(*key, transport)) else { return };
+        let mac = session.mac;
+        self.send_error(key, mac, number_of(transport, key), (error.kind, error.code), error.mtu, &quote(key, transport, &[]), out);
+    }
+
+    /// Destination unreachable, with a code of ICMP's (RFC 792); ICMPv6's are found for it (RFC 7915 4.2).
+    #[expect(clippy::too_many_arguments, reason = "the facts of one message")]
+    pub(super) fn unreachable(&mut self, key: &Key, mac: Mac, number: u8, code: u8, mtu: u32, quoted: &[u8; 8], out: &mut Output) {
+        let kind = if key.inside.is_ipv4() {
+            (3, code)
+        } else {
+            (1, match code {
+                0 => 0,
+                3 => 4,
+                13 => 1,
+                _ => 3,
+            })
+        };
+        self.send_error(key, mac, number, kind, mtu, quoted, out);
+    }
+
+    /// An ICMP error about a packet from inside: its header made anew, and eight bytes.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one message")]
+    fn send_error(&mut self, key: &Key, mac: Mac, number: u8, (kind, code): (u8, u8), mtu: u32, quoted: &[u8; 8], out: &mut Output) {
+        let Some(network) = self.networks.get(&key.network) else { return };
+        let Some(gateway) = network.gateway(key.inside.is_ipv4()) else { return };
+        let path = Path { from_mac: network.gateway_mac, to_mac: mac, from: SocketAddr::new(gateway, 0), to: key.inside };
+        let mut message = vec![kind, code, 0, 0];
+        message.extend(mtu.to_be_bytes());
+        match (key.inside.ip(), key.outside.ip()) {
+            (IpAddr::V4(inside), IpAddr::V4(outside)) => {
+                message.extend([0x45, 0, 0, 28, 0, 0, 0x40, 0, 63, number, 0, 0]);
+                message.extend(inside.octets().into_iter().chain(outside.octets()));
+                let sum = !packet::checksum::fold(packet::checksum::sum(&message[8..28]));
+                message[18..20].copy_from_slice(&sum.to_be_bytes());
+            }
+            (IpAddr::V6(inside), IpAddr::V6(outside)) => {
+                message.extend([0x60, 0, 0, 0, 0, 8, number, 63]);
+                message.extend(inside.octets().into_iter().chain(outside.octets()));
+            }
+            _ => return,
+        }
+        message.extend(quoted);
+        let made = write::with_payload(&self.pool, message.len(), |into| {
+            into.copy_from_slice(&message);
+            Ok::<_, ()>(message.len())
+        });
+        if let Ok(Some((mut frame, _))) = made {
+            write::icmp(&mut frame, &path);
+            out.push((key.network, frame));
+        }
+    }
+}
+
+fn number_of(transport: Transport, key: &Key) -> u8 {
+    match (transport, key.inside.is_ipv4()) {
+        (Transport::Tcp, _) => protocol::TCP,
+        (Transport::Udp, _) => protocol::UDP,
+        (Transport::Echo, true) => protocol::ICMP,
+        (Transport::Echo, false) => protocol::ICMPV6,
+    }
+}
+
+/// The first eight bytes above IP, which tell a host which of its sockets is meant.
+fn quote(key: &Key, transport: Transport, payload: &[u8]) -> [u8; 8] {
+    let mut quoted = [0; 8];
+    if transport == Transport::Echo {
+        let (kind, sequence) = (if key.inside.is_ipv4() { 8 } else { 128 }, payload.get(6..8).unwrap_or(&[0, 0]));
+        quoted[0] = kind;
+        quoted[4..6].copy_from_slice(&key.inside.port().to_be_bytes());
+        quoted[6..].copy_from_slice(sequence);
+    } else {
+        quoted[..2].copy_from_slice(&key.inside.port().to_be_bytes());
+        quoted[2..4].copy_from_slice(&key.outside.port().to_be_bytes());
+        quoted[4..6].copy_from_slice(&u16::try_from(payload.len() + 8).unwrap_or(u16::MAX).to_be_bytes());
+    }
+    quoted
+}

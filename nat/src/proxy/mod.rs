@@ -1,0 +1,522 @@
+//! The user-mode uplink: flows of sandboxes, carried by host sockets.
+//!
+//! A packet that a gateway sends on comes in by [`Proxy::frame`]; what the host has comes in by
+//! [`Proxy::ready`]; frames for sandboxes come out in a vector. A flow is known by its two ends as the
+//! sandbox sees them, so whoever is outside keeps his address and port on the inside.
+//!
+//! Bounds: flows and datagram sockets are limited; at the limit the one idle for longest gives way
+//! (datagrams), or the new one is refused (TCP).
+
+mod datagram;
+pub mod sockets;
+mod tcp;
+mod view;
+mod write;
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use packet::{Duration, Frame, Instant, Mac, NetworkId, Parsed, Pool, checksum::protocol};
+
+pub use sockets::{NetworkError, Ready, SocketId, Sockets};
+pub use view::{FlowView, PublishView, Transport};
+
+use datagram::{Binding, Datagrams};
+use tcp::{Context, Segment, State, Tcp, Verdict};
+use write::Path;
+
+/// TCP flows at most.
+const MOST_FLOWS: usize = 100_000;
+
+/// What the proxy knows of a network.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Address of the gateway on the link.
+    pub gateway_mac: Mac,
+    /// The gateway's address and the subnet, by family.
+    pub gateways: Vec<ipnetwork::IpNetwork>,
+    /// Largest packet on the link, bytes.
+    pub mtu: u16,
+    /// Where questions to the gateway's port 53 go.
+    pub resolver: Option<SocketAddr>,
+    /// Whether sandboxes may open flows to the outside; published ports work either way.
+    pub masquerade: bool,
+}
+
+impl Network {
+    /// The gateway's address of a family.
+    fn gateway(&self, ipv4: bool) -> Option<IpAddr> {
+        self.gateways.iter().map(ipnetwork::IpNetwork::ip).find(|ip| ip.is_ipv4() == ipv4)
+    }
+
+    fn is_inside(&self, ip: IpAddr) -> bool {
+        self.gateways.iter().any(|subnet| subnet.contains(ip))
+    }
+}
+
+/// A published port: what comes in on a host socket goes to a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// The sandbox's network.
+    pub network: NetworkId,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Where the host listens.
+    pub host: SocketAddr,
+    /// Where it goes.
+    pub inside: SocketAddr,
+    /// The sandbox's address on the link.
+    pub mac: Mac,
+}
+
+/// The two ends of a flow, as the sandbox sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    network: NetworkId,
+    inside: SocketAddr,
+    outside: SocketAddr,
+}
+
+#[derive(Debug)]
+struct Flow {
+    key: Key,
+    mac: Mac,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    tcp: Tcp,
+}
+
+/// Who is behind a host socket.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Flow(usize),
+    Binding(usize),
+    Publish,
+}
+
+/// Frames to put into networks.
+pub type Output = Vec<(NetworkId, Frame)>;
+
+/// Counters of what was not carried, by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyStats {
+    /// Destinations that no router forwards to.
+    pub martian: u64,
+    /// Malformed, or of a protocol that host sockets cannot carry.
+    pub unsupported: u64,
+    /// Fragments: host sockets have no use for parts.
+    pub fragment: u64,
+    /// Flows refused at the limit.
+    pub full: u64,
+    /// Datagrams from outside that no one inside had asked for.
+    pub filtered: u64,
+    /// Flows refused because the network is internal.
+    pub internal: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Proxy {
+    pool: Pool,
+    networks: HashMap<NetworkId, Network>,
+    index: HashMap<Key, usize>,
+    flows: Vec<Option<Flow>>,
+    free: Vec<usize>,
+    owners: HashMap<SocketId, Owner>,
+    /// With what came in by each.
+    publishes: HashMap<SocketId, (Publish, u64)>,
+    datagrams: Datagrams,
+    /// Flows that owe an acknowledgement, or have more to send, at the end of the turn.
+    pending: Vec<usize>,
+    isn_key: RandomState,
+    /// No flow wants to hear from the clock before.
+    next: Option<Instant>,
+    /// Frames of the flow in hand, kept so that nothing is allocated.
+    scratch: Vec<Frame>,
+    /// What was not carried.
+    pub stats: ProxyStats,
+}
+
+impl Proxy {
+    /// A proxy that carries nothing yet.
+    #[must_use]
+    pub fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            networks: HashMap::new(),
+            index: HashMap::new(),
+            flows: Vec::new(),
+            free: Vec::new(),
+            owners: HashMap::new(),
+            publishes: HashMap::new(),
+            datagrams: Datagrams::default(),
+            pending: Vec::new(),
+            isn_key: RandomState::new(),
+            next: None,
+            scratch: Vec::new(),
+            stats: ProxyStats::default(),
+        }
+    }
+
+    /// Serves a network, or serves it differently.
+    pub fn set_network(&mut self, id: NetworkId, network: Network) {
+        self.networks.insert(id, network);
+    }
+
+    /// Ends all flows of a network.
+    pub fn remove_network<S: Sockets>(&mut self, id: NetworkId, sockets: &mut S) {
+        self.networks.remove(&id);
+        self.end_flows(sockets, |key| key.network == id);
+        self.datagrams.end(sockets, &mut self.owners, |key| key.network == id);
+    }
+
+    /// Ends all flows of a sandbox's address: it left.
+    pub fn remove_inside<S: Sockets>(&mut self, network: NetworkId, inside: IpAddr, sockets: &mut S) {
+        self.end_flows(sockets, |key| key.network == network && key.inside.ip() == inside);
+        self.datagrams.end(sockets, &mut self.owners, |key| key.network == network && key.inside.ip() == inside);
+    }
+
+    fn end_flows<S: Sockets>(&mut self, sockets: &mut S, ends: impl Fn(&Key) -> bool) {
+        for at in 0..self.flows.len() {
+            if self.flows[at].as_ref().is_some_and(|flow| ends(&flow.key)) {
+                self.remove(at, true, sockets);
+            }
+        }
+    }
+
+    /// Forwards what comes in on `listener`, a socket that listens already.
+    pub fn publish(&mut self, listener: SocketId, publish: Publish) {
+        self.owners.insert(listener, Owner::Publish);
+        self.publishes.insert(listener, (publish, 0));
+    }
+
+    /// Stops; flows that came in by it live on.
+    pub fn unpublish<S: Sockets>(&mut self, listener: SocketId, sockets: &mut S) {
+        self.owners.remove(&listener);
+        self.publishes.remove(&listener);
+        self.datagrams.forget_listener(listener);
+        sockets.close(listener, false);
+    }
+
+    // ---- from sandboxes ----
+
+    /// A frame that its gateway sends on.
+    pub fn frame<S: Sockets>(&mut self, network: NetworkId, frame: &Frame, now: Instant, sockets: &mut S, out: &mut Output) {
+        let bytes = frame.bytes();
+        let Some(parsed) = Parsed::new(bytes) else { return };
+        let Some(ip) = parsed.ip else { return };
+        if ip.is_fragment() {
+            self.stats.fragment += 1;
+            return;
+        }
+        let l4 = &bytes[ip.l4_offset..ip.end()];
+        let ports = parsed.l4_ports(bytes);
+        let hops = if ip.source.is_ipv4() { bytes[ip.offset + 8] } else { bytes[ip.offset + 7] };
+        let mac = parsed.ethernet.source;
+        match (ip.protocol, ports) {
+            (protocol::TCP, Some((from, to))) => {
+                let key = Key { network, inside: SocketAddr::new(ip.source, from), outside: SocketAddr::new(ip.destination, to) };
+                match Segment::parse(l4) {
+                    Some(segment) => self.tcp(key, mac, &segment, now, sockets, out),
+                    None => self.stats.unsupported += 1,
+                }
+            }
+            (protocol::UDP, Some((from, to))) if l4.len() >= 8 => {
+                let key = Key { network, inside: SocketAddr::new(ip.source, from), outside: SocketAddr::new(ip.destination, to) };
+                let size = if let packet::Gso::Udp { size } = frame.offload.gso { usize::from(size) } else { usize::MAX };
+                self.datagram(key, mac, Transport::Udp, hops, &l4[8..], size, now, sockets, out);
+            }
+            (protocol::ICMP | protocol::ICMPV6, _) if l4.len() >= 8 && l4[0] == if ip.source.is_ipv4() { 8 } else { 128 } => {
+                let ident = u16::from_be_bytes([l4[4], l4[5]]);
+                let key = Key { network, inside: SocketAddr::new(ip.source, ident), outside: SocketAddr::new(ip.destination, 0) };
+                self.datagram(key, mac, Transport::Echo, hops, l4, usize::MAX, now, sockets, out);
+            }
+            _ => self.stats.unsupported += 1,
+        }
+    }
+
+    /// Where a flow to `outside` really goes; `None` when nowhere.
+    fn route(&mut self, key: &Key, transport: Transport) -> Option<SocketAddr> {
+        let network = self.networks.get(&key.network)?;
+        let to_gateway = network.gateways.iter().any(|gateway| gateway.ip() == key.outside.ip());
+        if to_gateway {
+            // Names are asked for at the gateway, whose own ports are closed otherwise.
+            return network.resolver.filter(|_| key.outside.port() == 53 && transport != Transport::Echo);
+        }
+        if !network.masquerade {
+            self.stats.internal += 1;
+            return None;
+        }
+        if sockets::is_martian(key.outside.ip()) || network.is_inside(key.outside.ip()) {
+            self.stats.martian += 1;
+            return None;
+        }
+        Some(key.outside)
+    }
+
+    fn tcp<S: Sockets>(&mut self, key: Key, mac: Mac, segment: &Segment, now: Instant, sockets: &mut S, out: &mut Output) {
+        if let Some(&at) = self.index.get(&key) {
+            if let Some(flow) = self.flows[at].as_mut() {
+                flow.rx_bytes += segment.payload.len() as u64;
+            }
+            self.with_flow(at, now, sockets, out, |tcp, cx| tcp.segment(segment, cx));
+            self.owe(at);
+            return;
+        }
+        if segment.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::SYN {
+            self.refuse(&key, mac, segment, out);
+            return;
+        }
+        if self.index.len() >= MOST_FLOWS {
+            self.stats.full += 1;
+            self.refuse(&key, mac, segment, out);
+            return;
+        }
+        let Some(peer) = self.route(&key, Transport::Tcp) else {
+            self.refuse(&key, mac, segment, out);
+            return;
+        };
+        match sockets.tcp_connect(peer) {
+            Ok(socket) => {
+                let tcp = Tcp::outbound(socket, segment, self.isn(&key, now), now);
+                let at = self.insert(Flow { key, mac, rx_bytes: 0, tx_bytes: 0, tcp });
+                self.owners.insert(socket, Owner::Flow(at));
+                self.outcome(at, now, sockets, out);
+            }
+            Err(error) => self.failed(&key, mac, segment.seq, &error, out),
+        }
+    }
+
+    /// Asks how the host's connection went, and tells the sandbox once it is known.
+    fn outcome<S: Sockets>(&mut self, at: usize, now: Instant, sockets: &mut S, out: &mut Output) {
+        let Some(flow) = self.flows[at].as_ref() else { return };
+        let (key, mac) = (flow.key, flow.mac);
+        match sockets.tcp_outcome(flow.tcp.socket) {
+            None => {}
+            Some(Ok(())) => self.with_flow(at, now, sockets, out, |tcp, cx| {
+                tcp.connected(cx);
+                Verdict::Keep
+            }),
+            Some(Err(error)) => {
+                let seq = flow.tcp.first_number();
+                self.remove(at, false, sockets);
+                self.failed(&key, mac, seq, &error, out);
+            }
+        }
+    }
+
+    /// The host could not connect: refused is a reset, unreachable is said by ICMP.
+    fn failed(&mut self, key: &Key, mac: Mac, seq: u32, error: &io::Error, out: &mut Output) {
+        let code = match error.kind() {
+            io::ErrorKind::NetworkUnreachable => 0,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => 1,
+            io::ErrorKind::PermissionDenied => 13,
+            _ => {
+                let syn = Segment { seq, ack: 0, flags: tcp::SYN, window: 0, mss: None, scale: None, payload: &[] };
+                self.refuse(key, mac, &syn, out);
+                return;
+            }
+        };
+        let mut quoted = [0; 8];
+        quoted[..2].copy_from_slice(&key.inside.port().to_be_bytes());
+        quoted[2..4].copy_from_slice(&key.outside.port().to_be_bytes());
+        quoted[4..].copy_from_slice(&seq.to_be_bytes());
+        self.unreachable(key, mac, protocol::TCP, code, 0, &quoted, out);
+    }
+
+    fn refuse(&mut self, key: &Key, mac: Mac, segment: &Segment, out: &mut Output) {
+        let Some(path) = self.path(key, mac) else { return };
+        let mut frames = Vec::new();
+        tcp::refuse(&self.pool, &path, segment, &mut frames);
+        out.extend(frames.into_iter().map(|frame| (key.network, frame)));
+    }
+
+    fn path(&self, key: &Key, mac: Mac) -> Option<Path> {
+        let network = self.networks.get(&key.network)?;
+        Some(Path { from_mac: network.gateway_mac, to_mac: mac, from: key.outside, to: key.inside })
+    }
+
+    /// RFC 6528: a number that outsiders cannot guess, and that grows with time (4 us a step).
+    fn isn(&self, key: &Key, now: Instant) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "thirty-two bits are wanted")]
+        let (hash, clock) = (self.isn_key.hash_one(key) as u32, (now.as_nanos() / 4000) as u32);
+        hash.wrapping_add(clock)
+    }
+
+    // ---- from the host ----
+
+    /// A host socket is ready for something.
+    pub fn ready<S: Sockets>(&mut self, socket: SocketId, ready: Ready, now: Instant, sockets: &mut S, out: &mut Output) {
+        match self.owners.get(&socket).copied() {
+            Some(Owner::Flow(at)) => self.flow_ready(at, ready, now, sockets, out),
+            Some(Owner::Binding(at)) => self.binding_ready(at, ready, now, sockets, out),
+            Some(Owner::Publish) => self.publish_ready(socket, now, sockets, out),
+            None => {}
+        }
+    }
+
+    fn flow_ready<S: Sockets>(&mut self, at: usize, ready: Ready, now: Instant, sockets: &mut S, out: &mut Output) {
+        let Some(flow) = self.flows[at].as_ref() else { return };
+        if flow.tcp.state == State::Connecting {
+            self.outcome(at, now, sockets, out);
+            return;
+        }
+        if ready.read || ready.error {
+            self.with_flow(at, now, sockets, out, Tcp::readable);
+        }
+        self.owe(at);
+    }
+
+    fn publish_ready<S: Sockets>(&mut self, listener: SocketId, now: Instant, sockets: &mut S, out: &mut Output) {
+        let Some(&(publish, _)) = self.publishes.get(&listener) else { return };
+        if publish.transport == Transport::Udp {
+            self.published_datagrams(listener, publish, now, sockets, out);
+            return;
+        }
+        while let Some((socket, client)) = sockets.tcp_accept(listener) {
+            let Some(outside) = self.index.len().lt(&MOST_FLOWS).then(|| self.seen_from_inside(&publish, client)).flatten() else {
+                self.stats.full += 1;
+                sockets.close(socket, true);
+                continue;
+            };
+            let key = Key { network: publish.network, inside: publish.inside, outside };
+            let tcp = Tcp::inbound(socket, self.isn(&key, now), now);
+            let at = self.insert(Flow { key, mac: publish.mac, rx_bytes: 0, tx_bytes: 0, tcp });
+            self.owners.insert(socket, Owner::Flow(at));
+            if let Some((_, count)) = self.publishes.get_mut(&listener) {
+                *count += 1;
+            }
+            self.with_flow(at, now, sockets, out, |tcp, cx| {
+                tcp.send_syn(cx);
+                Verdict::Keep
+            });
+        }
+    }
+
+    /// The client's own address and port, unless the sandbox could not answer to them: loopback, its
+    /// own subnet and the other family are seen as the gateway.
+    fn seen_from_inside(&self, publish: &Publish, client: SocketAddr) -> Option<SocketAddr> {
+        let network = self.networks.get(&publish.network)?;
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        let keeps = client.is_ipv4() == publish.inside.is_ipv4() && !sockets::is_martian(client.ip()) && !network.is_inside(client.ip());
+        let ip = if keeps { client.ip() } else { network.gateway(publish.inside.is_ipv4())? };
+        // The port stays unless two clients would become one.
+        let is_free = |port: &u16| {
+            let key = Key { network: publish.network, inside: publish.inside, outside: SocketAddr::new(ip, *port) };
+            !self.index.contains_key(&key) && !self.datagrams.is_taken(&key)
+        };
+        let port = std::iter::once(client.port()).chain(49_152..=65_535).find(is_free)?;
+        Some(SocketAddr::new(ip, port))
+    }
+
+    // ---- flows ----
+
+    fn insert(&mut self, flow: Flow) -> usize {
+        let key = flow.key;
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.flows.push(None);
+            self.flows.len() - 1
+        });
+        self.flows[at] = Some(flow);
+        self.index.insert(key, at);
+        at
+    }
+
+    fn remove<S: Sockets>(&mut self, at: usize, reset: bool, sockets: &mut S) {
+        let Some(flow) = self.flows[at].take() else { return };
+        self.index.remove(&flow.key);
+        self.owners.remove(&flow.tcp.socket);
+        sockets.close(flow.tcp.socket, reset);
+        self.free.push(at);
+    }
+
+    fn with_flow<S: Sockets>(&mut self, at: usize, now: Instant, sockets: &mut S, out: &mut Output, work: impl FnOnce(&mut Tcp, &mut Context<S>) -> Verdict) {
+        let Some(flow) = self.flows[at].as_mut() else { return };
+        let Some(network) = self.networks.get(&flow.key.network) else { return };
+        let path = Path { from_mac: network.gateway_mac, to_mac: flow.mac, from: flow.key.outside, to: flow.key.inside };
+        let mut frames = std::mem::take(&mut self.scratch);
+        let verdict = work(&mut flow.tcp, &mut Context { sockets, pool: &self.pool, path, mtu: network.mtu, now, out: &mut frames });
+        flow.tx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        let deadline = flow.tcp.deadline();
+        self.next = Some(self.next.map_or(deadline, |next| next.min(deadline)));
+        let network = flow.key.network;
+        out.extend(frames.drain(..).map(|frame| (network, frame)));
+        self.scratch = frames;
+        match verdict {
+            Verdict::Keep => {}
+            Verdict::Done => self.remove(at, false, sockets),
+            Verdict::Broken => self.remove(at, true, sockets),
+        }
+    }
+
+    /// Remembers a flow for the end of the turn.
+    fn owe(&mut self, at: usize) {
+        if self.flows[at].as_ref().is_some_and(|flow| flow.tcp.owes_ack || flow.tcp.wants_turn()) && self.pending.last() != Some(&at) {
+            self.pending.push(at);
+        }
+    }
+
+    /// The end of a turn: acknowledgements that nothing carried, and the next turn of flows that have
+    /// more. True when there is more still.
+    pub fn flush<S: Sockets>(&mut self, now: Instant, sockets: &mut S, out: &mut Output) -> bool {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.sort_unstable();
+        pending.dedup();
+        for at in pending.drain(..) {
+            self.with_flow(at, now, sockets, out, |tcp, cx| {
+                let verdict = if tcp.wants_turn() { tcp.pump(cx) } else { Verdict::Keep };
+                if verdict == Verdict::Keep && tcp.owes_ack {
+                    tcp.acknowledge(cx);
+                }
+                verdict
+            });
+            if self.flows[at].as_ref().is_some_and(|flow| flow.tcp.wants_turn()) {
+                self.pending.push(at);
+            }
+        }
+        if self.pending.is_empty() {
+            self.pending = pending;
+        }
+        !self.pending.is_empty()
+    }
+
+    // ---- the clock ----
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.next, self.datagrams.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Deadlines up to `now` are due.
+    pub fn handle_timeout<S: Sockets>(&mut self, now: Instant, sockets: &mut S, out: &mut Output) {
+        self.datagrams.expire(now, sockets, &mut self.owners);
+        if self.next.is_none_or(|next| next > now) {
+            return;
+        }
+        self.next = None;
+        for at in 0..self.flows.len() {
+            let Some(flow) = self.flows[at].as_ref() else { continue };
+            let deadline = flow.tcp.deadline();
+            if deadline <= now {
+                self.with_flow(at, now, sockets, out, Tcp::timeout);
+                self.owe(at);
+            } else {
+                self.next = Some(self.next.map_or(deadline, |next| next.min(deadline)));
+            }
+        }
+        // A flow whose deadline stays in the past must not keep the loop awake.
+        let soonest = now + Duration::from_millis(1);
+        self.next = self.next.map(|next| next.max(soonest));
+    }
+}
+
+/// Frees what a datagram socket held.
+fn release<S: Sockets>(binding: &Binding, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) {
+    owners.remove(&binding.socket);
+    sockets.close(binding.socket, false);
+}

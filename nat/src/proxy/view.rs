@@ -1,0 +1,88 @@
+//! What the proxy carries, to be shown.
+
+use std::net::{IpAddr, SocketAddr};
+
+use packet::NetworkId;
+
+use super::{Proxy, Publish, SocketId};
+
+/// What a flow is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// A TCP connection.
+    Tcp,
+    /// UDP datagrams.
+    Udp,
+    /// ICMP or ICMPv6 echo.
+    Echo,
+}
+
+/// A flow as it is.
+#[derive(Clone, Debug)]
+pub struct FlowView {
+    /// The sandbox's network.
+    pub network: NetworkId,
+    /// What it is made of.
+    pub transport: Transport,
+    /// The sandbox's end.
+    pub inside: SocketAddr,
+    /// The other end, as the sandbox sees it.
+    pub outside: SocketAddr,
+    /// TCP's state.
+    pub state: &'static str,
+    /// Payload from the sandbox, bytes.
+    pub tx_bytes: u64,
+    /// To the sandbox, bytes.
+    pub rx_bytes: u64,
+}
+
+/// A published port with what came in by it.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishView {
+    /// Its listener.
+    pub listener: SocketId,
+    /// What is published.
+    pub publish: Publish,
+    /// Connections, or datagrams, that came in.
+    pub hits: u64,
+}
+
+impl Proxy {
+    /// All flows.
+    #[must_use]
+    pub fn flows(&self) -> Vec<FlowView> {
+        let tcp = self.flows.iter().flatten().map(|flow| FlowView {
+            network: flow.key.network,
+            transport: Transport::Tcp,
+            inside: flow.key.inside,
+            outside: flow.key.outside,
+            state: flow.tcp.name(),
+            tx_bytes: flow.rx_bytes,
+            rx_bytes: flow.tx_bytes,
+        });
+        let datagrams = self.datagrams.sessions.iter().map(|((key, transport), session)| FlowView {
+            network: key.network,
+            transport: *transport,
+            inside: key.inside,
+            outside: key.outside,
+            state: if session.tx_bytes > 0 { "ASSURED" } else { "UNREPLIED" },
+            tx_bytes: session.rx_bytes,
+            rx_bytes: session.tx_bytes,
+        });
+        let mut all: Vec<_> = tcp.chain(datagrams).collect();
+        all.sort_by_key(|flow| (flow.transport, flow.inside, flow.outside));
+        all
+    }
+
+    /// All published ports.
+    #[must_use]
+    pub fn publishes(&self) -> Vec<PublishView> {
+        self.publishes.iter().map(|(&listener, &(publish, hits))| PublishView { listener, publish, hits }).collect()
+    }
+
+    /// Whether an address is somebody's gateway.
+    #[must_use]
+    pub fn is_gateway(&self, network: NetworkId, ip: IpAddr) -> bool {
+        self.networks.get(&network).is_some_and(|network| network.gateways.iter().any(|gateway| gateway.ip() == ip))
+    }
+}
