@@ -29,6 +29,7 @@ use crate::{
         mmsg::Receiver,
         ring::{Completion, Ring, RingConfig, StrippedTag},
     },
+    uplink::{Uplink, UplinkCommand, UplinkReply},
 };
 
 const WAKER: Token = Token(usize::MAX);
@@ -96,6 +97,7 @@ enum Request {
     Apply(Command, Sender<Result<Reply, CommandError>>),
     AddPort(PortConfig, PortDevice, Sender<Result<PortId, AddPortError>>),
     SetCarrier(PortId, bool, Sender<io::Result<()>>),
+    Uplink(Box<UplinkCommand>, Sender<UplinkReply>),
     StartCapture(CaptureConfig, Sender<Result<(CaptureId, Requests<CaptureBytes>), CommandError>>),
     Shutdown,
 }
@@ -127,6 +129,7 @@ impl DataPlane {
                 Ok((mut data_loop, waker)) => {
                     let backend = if data_loop.ring.is_some() { "io_uring" } else { "epoll" };
                     if ready.send(Ok((waker, backend))).is_ok() {
+                        let _end = EndWithUs;
                         data_loop.run();
                     }
                 }
@@ -167,6 +170,14 @@ impl DataPlane {
         self.ask(|reply| Request::SetCarrier(port, on, reply)).unwrap_or(Err(io::ErrorKind::BrokenPipe.into()))
     }
 
+    /// Asks the uplink.
+    ///
+    /// # Errors
+    /// When the data plane has stopped.
+    pub(crate) fn uplink(&self, command: UplinkCommand) -> io::Result<UplinkReply> {
+        self.ask(|reply| Request::Uplink(Box::new(command), reply)).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
     /// Removes a port and closes its device.
     ///
     /// # Errors
@@ -198,12 +209,25 @@ impl DataPlane {
     }
 }
 
+/// A daemon whose data plane panicked would wait for it for ever; it ends instead, and its successor
+/// takes over what the state file says.
+struct EndWithUs;
+
+impl Drop for EndWithUs {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::exit(70);
+        }
+    }
+}
+
 struct Loop {
     poll: Poll,
     events: Events,
     switch: Switch,
     outbox: Outbox,
     pool: Pool,
+    uplink: Uplink,
     ring: Option<Ring>,
     receiver: Receiver,
     ports: Vec<Option<(PortId, PortIo)>>,
@@ -235,6 +259,7 @@ impl Loop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let pool = Pool::new(PoolConfig::default());
+        let uplink = Uplink::new(pool.clone(), poll.registry().try_clone()?);
         let ring = match config.io {
             IoBackend::Epoll => None,
             IoBackend::Uring => Some(Ring::new(&pool, RingConfig::default())?),
@@ -252,6 +277,7 @@ impl Loop {
             switch: Switch::new(SwitchConfig { seed: config.seed, ..SwitchConfig::default() }, pool.clone()),
             outbox: Outbox::new(OUTBOX_FRAMES),
             pool,
+            uplink,
             ring,
             receiver: Receiver::new(),
             ports: Vec::new(),
@@ -284,8 +310,9 @@ impl Loop {
             self.read_polled(now);
             if self.switch.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.switch.handle_timeout(now, &mut self.outbox);
-                self.drain();
             }
+            self.uplink.turn(&mut self.switch, &mut self.outbox, now);
+            self.drain();
             self.flush();
             self.report();
         }
@@ -303,7 +330,8 @@ impl Loop {
             return;
         }
         self.turns_unpolled = 0;
-        let timeout = self.switch.poll_timeout().map(|(at, _)| at.since(self.now()));
+        let deadlines = [self.switch.poll_timeout().map(|(at, _)| at), self.uplink.poll_timeout()];
+        let timeout = deadlines.into_iter().flatten().min().map(|at| at.since(self.now()));
         if let Some(ring) = &mut self.ring {
             ring.ring_the_bell(true);
             if ring.has_work() {
@@ -322,14 +350,14 @@ impl Loop {
     /// must not make them wait for ever, nor pay for them in each turn.
     fn look_at_polled(&mut self) {
         self.turns_unpolled += 1;
-        if self.ring.is_none() || self.turns_unpolled >= TURNS_BETWEEN_POLLS {
+        if self.ring.is_none() || !self.uplink.is_idle() || self.turns_unpolled >= TURNS_BETWEEN_POLLS {
             self.turns_unpolled = 0;
             self.poll_now(Some(Duration::ZERO));
         }
     }
 
     fn has_work(&mut self) -> bool {
-        !self.ready.is_empty() || !self.requests.is_empty() || self.ring.as_mut().is_some_and(Ring::has_work)
+        !self.ready.is_empty() || self.uplink.has_work() || !self.requests.is_empty() || self.ring.as_mut().is_some_and(Ring::has_work)
     }
 
     /// Spins for the adaptive while. A success doubles the next spin, a failure halves it; each
@@ -350,7 +378,7 @@ impl Loop {
                 }
                 std::hint::spin_loop();
             }
-            if self.polled_ports > 0 {
+            if self.polled_ports > 0 || !self.uplink.is_idle() {
                 self.poll_now(Some(Duration::ZERO));
             }
             if began.elapsed() >= self.spin {
@@ -371,6 +399,7 @@ impl Loop {
         for event in &self.events {
             match event.token() {
                 WAKER | RING => {}
+                _ if self.uplink.note(event) => {}
                 Token(slot) => {
                     if event.is_writable() {
                         unblocked.push(slot);
@@ -395,6 +424,7 @@ impl Loop {
                 Request::Apply(command, reply) => drop(reply.send(self.apply(command, now))),
                 Request::AddPort(config, device, reply) => drop(reply.send(self.add_port(config, device, now))),
                 Request::SetCarrier(port, on, reply) => drop(reply.send(self.set_carrier(port, on))),
+                Request::Uplink(command, reply) => drop(reply.send(self.uplink.apply(*command))),
                 Request::StartCapture(config, reply) => drop(reply.send(self.start_capture(config, now))),
                 Request::Shutdown => self.stopping = true,
             }
@@ -623,6 +653,12 @@ impl Loop {
             self.transmit(port, sendable.into_frame());
         }
         self.outbox.frames = frames;
+        if !self.outbox.outside.is_empty() {
+            let now = self.now();
+            for (network, frame) in self.outbox.outside.drain(..) {
+                self.uplink.take(network, &frame, now);
+            }
+        }
         if !self.outbox.captures.is_empty() {
             self.write_captures();
         }

@@ -9,6 +9,7 @@ mod doctor;
 mod io;
 mod sys;
 mod up;
+mod uplink;
 
 fn main() -> std::process::ExitCode {
     cli::main()

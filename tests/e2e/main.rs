@@ -13,6 +13,7 @@ mod scale;
 mod traffic;
 mod transparent;
 mod up;
+mod uplink;
 
 fn main() {
     let tests = [
@@ -29,6 +30,7 @@ fn main() {
         traffic::tests(),
         transparent::tests(),
         up::tests(),
+        uplink::tests(),
     ];
     weft_tests::runner::main(tests.into_iter().flatten().collect())
 }

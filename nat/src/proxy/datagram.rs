@@ -306,7 +306,7 @@ impl Proxy {
     fn pass_error(&mut self, key: &Key, transport: Transport, error: &NetworkError, out: &mut Output) {
         let Some(session) = self.datagrams.sessions.get(&(*key, transport)) else { return };
         let mac = session.mac;
-        self.send_error(key, mac, number_of(transport, key), (error.kind, error.code), error.mtu, &quote(key, transport, &[]), out);
+        self.send_error(key, mac, error.from, number_of(transport, key), (error.kind, error.code), error.mtu, &quote(key, transport, &[]), out);
     }
 
     /// Destination unreachable, with a code of ICMP's (RFC 792); ICMPv6's are found for it (RFC 7915 4.2).
@@ -322,15 +322,15 @@ impl Proxy {
                 _ => 3,
             })
         };
-        self.send_error(key, mac, number, kind, mtu, quoted, out);
+        self.send_error(key, mac, None, number, kind, mtu, quoted, out);
     }
 
     /// An ICMP error about a packet from inside: its header made anew, and eight bytes.
     #[expect(clippy::too_many_arguments, reason = "the facts of one message")]
-    fn send_error(&mut self, key: &Key, mac: Mac, number: u8, (kind, code): (u8, u8), mtu: u32, quoted: &[u8; 8], out: &mut Output) {
+    fn send_error(&mut self, key: &Key, mac: Mac, from: Option<IpAddr>, number: u8, (kind, code): (u8, u8), mtu: u32, quoted: &[u8; 8], out: &mut Output) {
         let Some(network) = self.networks.get(&key.network) else { return };
         let Some(gateway) = network.gateway(key.inside.is_ipv4()) else { return };
-        let path = Path { from_mac: network.gateway_mac, to_mac: mac, from: SocketAddr::new(gateway, 0), to: key.inside };
+        let path = Path { from_mac: network.gateway_mac, to_mac: mac, from: SocketAddr::new(from.filter(|from| from.is_ipv4() == gateway.is_ipv4()).unwrap_or(gateway), 0), to: key.inside };
         let mut message = vec![kind, code, 0, 0];
         message.extend(mtu.to_be_bytes());
         match (key.inside.ip(), key.outside.ip()) {

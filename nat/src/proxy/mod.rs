@@ -8,6 +8,7 @@
 //! (datagrams), or the new one is refused (TCP).
 
 mod datagram;
+mod reassemble;
 pub mod sockets;
 mod tcp;
 mod view;
@@ -26,6 +27,7 @@ pub use sockets::{NetworkError, Ready, SocketId, Sockets};
 pub use view::{FlowView, PublishView, Transport};
 
 use datagram::{Binding, Datagrams};
+use reassemble::Reassembler;
 use tcp::{Context, Segment, State, Tcp, Verdict};
 use write::Path;
 
@@ -108,7 +110,7 @@ pub struct ProxyStats {
     pub martian: u64,
     /// Malformed, or of a protocol that host sockets cannot carry.
     pub unsupported: u64,
-    /// Fragments: host sockets have no use for parts.
+    /// Fragments of TCP, which has no need of them.
     pub fragment: u64,
     /// Flows refused at the limit.
     pub full: u64,
@@ -130,6 +132,7 @@ pub struct Proxy {
     /// With what came in by each.
     publishes: HashMap<SocketId, (Publish, u64)>,
     datagrams: Datagrams,
+    fragments: Reassembler,
     /// Flows that owe an acknowledgement, or have more to send, at the end of the turn.
     pending: Vec<usize>,
     isn_key: RandomState,
@@ -154,6 +157,7 @@ impl Proxy {
             owners: HashMap::new(),
             publishes: HashMap::new(),
             datagrams: Datagrams::default(),
+            fragments: Reassembler::default(),
             pending: Vec::new(),
             isn_key: RandomState::new(),
             next: None,
@@ -209,12 +213,20 @@ impl Proxy {
         let bytes = frame.bytes();
         let Some(parsed) = Parsed::new(bytes) else { return };
         let Some(ip) = parsed.ip else { return };
-        if ip.is_fragment() {
-            self.stats.fragment += 1;
-            return;
-        }
-        let l4 = &bytes[ip.l4_offset..ip.end()];
-        let ports = parsed.l4_ports(bytes);
+        let whole;
+        let l4 = if ip.is_fragment() {
+            // TCP finds its segment size by itself; only datagrams are worth the memory.
+            if ip.protocol == protocol::TCP {
+                self.stats.fragment += 1;
+                return;
+            }
+            let Some(datagram) = self.fragments.add(network, &ip, bytes, now) else { return };
+            whole = datagram;
+            &whole[..]
+        } else {
+            &bytes[ip.l4_offset..ip.end()]
+        };
+        let ports = l4.first_chunk::<4>().map(|&[a, b, c, d]| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])));
         let hops = if ip.source.is_ipv4() { bytes[ip.offset + 8] } else { bytes[ip.offset + 7] };
         let mac = parsed.ethernet.source;
         match (ip.protocol, ports) {
@@ -251,7 +263,8 @@ impl Proxy {
             self.stats.internal += 1;
             return None;
         }
-        if sockets::is_martian(key.outside.ip()) || network.is_inside(key.outside.ip()) {
+        // Networks are apart: none is another's outside.
+        if sockets::is_martian(key.outside.ip()) || self.networks.values().any(|network| network.is_inside(key.outside.ip())) {
             self.stats.martian += 1;
             return None;
         }

@@ -22,6 +22,8 @@ pub struct Ready {
 pub struct NetworkError {
     /// Where the datagram was sent.
     pub to: SocketAddr,
+    /// Who said so, where that is known.
+    pub from: Option<IpAddr>,
     /// ICMP or ICMPv6 type.
     pub kind: u8,
     /// ICMP or ICMPv6 code.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use packet::{BufferClass, Checksum, ETHERNET_LEN, Frame, Gso, Mac, Offload, Pool, checksum::{self, protocol}, ethertype};
+use packet::{BufferClass, Checksum, ETHERNET_LEN, Frame, Gso, Mac, Offload, Pool, VIRTIO_NET_HDR_LEN, checksum::{self, protocol}, ethertype};
 
 /// Hops that packets of ours may still make.
 const HOPS: u8 = 64;
@@ -35,7 +35,10 @@ pub(crate) struct TcpHeader<'a> {
 pub(crate) fn with_payload<E>(pool: &Pool, length: usize, fill: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Option<(Frame, usize)>, E> {
     let class = if HEADERS + length <= BufferClass::Small.frame_capacity() { BufferClass::Small } else { BufferClass::Large };
     let Some(mut frame) = pool.take(class).or_else(|| pool.take(BufferClass::Large)) else { return Ok(None) };
-    let start = frame.headroom() + HEADERS;
+    // The longest payloads take some of the headroom.
+    let room = frame.storage_mut().len();
+    let start = (frame.headroom() + HEADERS).min(room.saturating_sub(length)).max(HEADERS + VIRTIO_NET_HDR_LEN);
+    let length = length.min(room - start);
     let filled = fill(&mut frame.storage_mut()[start..start + length])?;
     frame.set_bounds(start, filled);
     Ok(Some((frame, filled)))

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::publish::Protocol;
 use crate::model::{EndpointKind, L2, NetnsTarget, Storm, Vlan};
 
 /// `POST /v1/networks`; also a `[[network]]` of an `up` file.
@@ -43,6 +44,9 @@ pub struct NetworkCreate {
     /// An IPv6 subnet too; a unique local one (RFC 4193) unless `subnets` has one.
     #[serde(default)]
     pub ipv6: bool,
+    /// Whether its sandboxes may open flows to the outside; they may unless told otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<bool>,
     /// Its ports are isolated from one another unless an endpoint says otherwise.
     #[serde(default)]
     pub isolated_default: bool,
@@ -120,6 +124,9 @@ pub struct SandboxCreate {
     /// Host name inside.
     #[serde(default)]
     pub hostname: Option<String>,
+    /// Ports to publish, in the words of `docker run -p`.
+    #[serde(default)]
+    pub publish: Vec<String>,
     /// Remove when its process ends.
     #[serde(default, alias = "rm")]
     pub auto_remove: bool,
@@ -192,6 +199,48 @@ where
     T: Deserialize<'de>,
 {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// `POST` and `DELETE /v1/sandboxes/{id}/publish`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishEdit {
+    /// Ports, in the words of `docker run -p`.
+    pub publish: Vec<String>,
+}
+
+/// An entry of `GET /v1/publishes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishInfo {
+    /// Whose port it is.
+    pub sandbox: String,
+    /// Where the host listens.
+    pub host: String,
+    /// Where it leads.
+    pub inside: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Connections, or datagrams, that came in.
+    pub hits: u64,
+}
+
+/// An entry of `GET /v1/flows`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowInfo {
+    /// The sandbox's network.
+    pub network: String,
+    /// tcp, udp or icmp.
+    pub protocol: String,
+    /// The sandbox's end; of icmp, the identifier is in the port's place.
+    pub inside: String,
+    /// The other end, as the sandbox sees it.
+    pub outside: String,
+    /// As conntrack names it.
+    pub state: String,
+    /// From the sandbox, bytes of payload.
+    pub tx_bytes: u64,
+    /// To the sandbox, bytes.
+    pub rx_bytes: u64,
 }
 
 /// `POST /v1/netns`: a named namespace, for those who cannot make one themselves.

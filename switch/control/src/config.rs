@@ -73,6 +73,9 @@ pub struct SandboxEntry {
     /// Added to its environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Ports to publish, in the words of `docker run -p`.
+    #[serde(default)]
+    pub publish: Vec<String>,
     /// Host name inside; the name when missing.
     #[serde(default)]
     pub hostname: Option<String>,
@@ -108,6 +111,7 @@ impl SandboxEntry {
             command: self.command.clone(),
             env: self.env.clone(),
             hostname: self.hostname.clone().or_else(|| Some(self.name.clone())),
+            publish: self.publish.clone(),
             auto_remove: false,
         }
     }

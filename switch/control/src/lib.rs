@@ -5,8 +5,10 @@ pub mod config;
 mod error;
 mod ipam;
 mod model;
+pub mod publish;
 mod state;
 
 pub use error::{Code, ControlError, Result};
 pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
+pub use publish::{Protocol, Published};
 pub use state::{StateError, decode, encode};

@@ -13,6 +13,7 @@ use packet::{Mac, UnicastMac, VlanId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    publish::Published,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
     ipam,
@@ -143,6 +144,9 @@ pub struct Network {
     pub aux_addresses: BTreeMap<String, IpAddr>,
     /// Free text by key.
     pub labels: BTreeMap<String, String>,
+    /// Whether its sandboxes may open flows to the outside.
+    #[serde(default = "yes")]
+    pub masquerade: bool,
     /// Endpoints are isolated unless they say otherwise.
     #[serde(default)]
     pub isolated_default: bool,
@@ -183,6 +187,9 @@ pub struct Sandbox {
     pub process: Option<Process>,
     /// Its networks.
     pub endpoints: Vec<Endpoint>,
+    /// Its published ports.
+    #[serde(default)]
+    pub publishes: Vec<Published>,
 }
 
 impl Sandbox {
@@ -311,6 +318,7 @@ impl Model {
             pools,
             aux_addresses: request.aux_addresses.clone(),
             labels: request.labels.clone(),
+            masquerade: request.masquerade.unwrap_or(true),
             isolated_default: request.isolated_default,
             storm: request.storm,
         };
@@ -426,6 +434,7 @@ impl Model {
                 auto_remove: request.auto_remove,
                 process: None,
                 endpoints: Vec::new(),
+                publishes: Vec::new(),
             },
         );
         Ok(id)

@@ -32,7 +32,7 @@ pub(crate) struct Attachment {
 }
 
 /// Who must not hear a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Separation {
     isolated: bool,
     /// 0: in no group.

@@ -5,6 +5,7 @@ use std::fmt;
 use packet::{CaptureId, Duration, Instant, Mac, NetworkId, PortId, UnicastMac, VlanId};
 
 use crate::{
+    gateway::GatewayConfig,
     drop::{DropCounters, DropReason},
     port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode},
 };
@@ -32,13 +33,15 @@ pub struct BridgeConfig {
     pub ageing: Duration,
     /// Addresses the FDB holds at most.
     pub fdb_capacity: usize,
+    /// Its L3 face, if it has one. Serves ports that look at no VLAN tags.
+    pub gateway: Option<GatewayConfig>,
 }
 
 impl BridgeConfig {
     /// A bridge with default limits.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), l2: L2Mode::Bridge, ageing: Duration::from_secs(300), fdb_capacity: 16_384 }
+        Self { name: name.into(), l2: L2Mode::Bridge, ageing: Duration::from_secs(300), fdb_capacity: 16_384, gateway: None }
     }
 }
 

@@ -48,6 +48,11 @@ drop_reasons! {
     CannotSegment => "cannot_segment", "A super-frame whose headers do not allow cutting it.";
     EgressFull => "egress_full", "The queue of the port it should leave by is full.";
     NoBuffer => "no_buffer", "The buffer pool is empty.";
+    GatewayMalformed => "gateway_malformed", "To the gateway, and not a whole IP or ARP packet.";
+    GatewayNothing => "gateway_nothing", "To the gateway itself, which has nothing to say to it.";
+    Martian => "martian", "A source address that cannot be behind this gateway.";
+    TtlExpired => "ttl_expired", "No hops left, and no error may be sent about it.";
+    NoUplink => "no_uplink", "For the outside, with more waiting than the uplink takes.";
     WriteFailed => "write_failed", "The device refused the frame.";
 }
 

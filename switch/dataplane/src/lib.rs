@@ -8,6 +8,7 @@ mod command;
 mod drop;
 mod egress;
 mod fdb;
+mod gateway;
 mod guard;
 mod header;
 mod limits;
@@ -23,6 +24,7 @@ pub use command::{
     Deadline, PortChange, PortView, Reply, SwitchStats, TimeoutReason,
 };
 pub use drop::{DropCounters, DropReason};
+pub use gateway::GatewayConfig;
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};
 pub use port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode};
 pub use switch::{Switch, SwitchConfig};

@@ -19,3 +19,5 @@ pub(crate) const MAX_CAPTURES: usize = 64;
 pub(crate) const OUTBOX_EVENTS: usize = 1024;
 /// Capture records between two drains of an outbox. They hold buffers of the pool.
 pub(crate) const OUTBOX_CAPTURES: usize = 16_384;
+/// Frames for the uplink between two drains of an outbox.
+pub(crate) const OUTBOX_OUTSIDE: usize = 4096;

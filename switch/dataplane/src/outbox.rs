@@ -1,11 +1,11 @@
 //! What one turn of the switch produced, for the shell to carry out.
 
-use packet::{CaptureId, Frame, Instant, PortId};
+use packet::{CaptureId, Frame, Instant, NetworkId, PortId};
 
 use crate::{
     command::Event,
     drop::DropReason,
-    limits::{OUTBOX_CAPTURES, OUTBOX_EVENTS},
+    limits::{OUTBOX_CAPTURES, OUTBOX_EVENTS, OUTBOX_OUTSIDE},
 };
 
 /// A frame that was fitted to the port it leaves by: cut, finished and within the MTU as needed.
@@ -66,6 +66,8 @@ pub struct Outbox {
     pub frames: Vec<(PortId, Sendable)>,
     /// Frames to copy to captures.
     pub captures: Vec<CaptureRecord>,
+    /// Frames for the uplink: a gateway took them, and checked what a router checks.
+    pub outside: Vec<(NetworkId, Frame)>,
     /// What control should know.
     pub events: Vec<Event>,
     /// Capture records there was no room for, ever.
@@ -93,6 +95,15 @@ impl Outbox {
         room
     }
 
+    /// Queues a frame for the uplink; false when there is no room.
+    pub(crate) fn push_outside(&mut self, network: NetworkId, frame: Frame) -> bool {
+        let room = self.outside.len() < OUTBOX_OUTSIDE;
+        if room {
+            self.outside.push((network, frame));
+        }
+        room
+    }
+
     /// Tells control something, if there is room.
     pub(crate) fn tell(&mut self, event: Event) {
         if self.events.len() < OUTBOX_EVENTS {
@@ -114,6 +125,6 @@ impl Outbox {
     /// True when nothing is left to carry out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.captures.is_empty() && self.events.is_empty()
+        self.frames.is_empty() && self.outside.is_empty() && self.captures.is_empty() && self.events.is_empty()
     }
 }

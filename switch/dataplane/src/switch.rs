@@ -21,6 +21,7 @@ use crate::{
     command::{CaptureConfig, Event, TimeoutReason},
     drop::DropReason,
     fdb::{Learned, PortSlot},
+    gateway::Heard,
     header::{Header, mac_of, station_of},
     limits::EVENT_INTERVAL,
     outbox::{Outbox, Sendable},
@@ -70,6 +71,9 @@ struct Origin {
     separation: Separation,
 }
 
+/// Where frames from a gateway come from: no port.
+const GATEWAY: PortSlot = PortSlot::MAX >> 1;
+
 impl Switch {
     /// An empty switch whose frames come from `pool`.
     #[must_use]
@@ -106,9 +110,60 @@ impl Switch {
         let learned = if learns { bridge.learn(membership.vlan, header, from.port, now) } else { Learned::Known };
         // A frame of the reserved group is learned from, though not forwarded (as the kernel's bridge).
         let decision = bridge.decide(membership.vlan, header, from.port, now);
+        let heard = match &bridge.config.gateway {
+            Some(gateway) if membership.vlan == 0 && gateway.may_hear(header) => gateway.hear(header, frame, &self.pool),
+            _ => Ok(Heard::NotMine(frame)),
+        };
         if learned != Learned::Known {
             self.report(learned, from, header, now, out);
         }
+        match heard? {
+            Heard::NotMine(frame) => self.go(decision, from, frame, now, out),
+            mine => self.heard(mine, from, decision, now, out),
+        }
+    }
+
+    /// What became of a frame that the gateway may have heard.
+    #[inline(never)]
+    fn heard(&mut self, heard: Heard, from: Origin, decision: Forwarding, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        match heard {
+            Heard::NotMine(frame) => self.go(decision, from, frame, now, out),
+            Heard::Outside(frame) => {
+                let network = self.ports.at(from.port).map(|port| port.config().network).ok_or(DropReason::PortDown)?;
+                if out.push_outside(network, frame) { Ok(()) } else { Err(DropReason::NoUplink) }
+            }
+            Heard::Answer(frame) => {
+                self.enter(from.bridge, frame, now, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// A frame from the gateway, or from an uplink behind it, goes into a network.
+    pub fn inject(&mut self, network: NetworkId, frame: Frame, now: Instant, out: &mut Outbox) {
+        if self.bridges.get(network.index(), network.generation()).is_some()
+            && let Ok(bridge) = u32::try_from(network.index())
+        {
+            self.enter(bridge, frame, now, out);
+        }
+    }
+
+    fn enter(&mut self, bridge: u32, frame: Frame, now: Instant, out: &mut Outbox) {
+        let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::default() };
+        let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.at(bridge)) else { return };
+        let decision = bridge.decide(0, header, GATEWAY, now);
+        // What cannot be delivered is counted under the port it should have left by; without one it is
+        // lost as on a wire without a listener.
+        if let Err(reason) = self.go(decision, from, frame, now, out)
+            && let Forwarding::Unicast(target) = decision
+            && let Some(state) = self.ports.at_mut(target)
+        {
+            state.counters.drops.count(reason);
+        }
+    }
+
+    #[inline]
+    fn go(&mut self, decision: Forwarding, from: Origin, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         match decision {
             Forwarding::Drop(reason) => Err(reason),
             Forwarding::Unicast(target) => self.emit(from, target, frame, now, out),
@@ -175,7 +230,8 @@ impl Switch {
 
     #[cold]
     fn take_storm_token(&mut self, port: PortSlot, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let Some(state) = self.ports.at_mut(port) else { return Err(DropReason::PortDown) };
+        // The gateway has no limit of its own: what it floods, somebody asked for.
+        let Some(state) = self.ports.at_mut(port) else { return Ok(()) };
         if state.storm.as_mut().is_none_or(|bucket| bucket.take(now)) {
             return Ok(());
         }

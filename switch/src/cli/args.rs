@@ -73,6 +73,16 @@ pub(super) enum Noun {
         #[command(subcommand)]
         action: LinkAction,
     },
+    /// Ports of sandboxes that the host listens for
+    Publish {
+        #[command(subcommand)]
+        action: PublishAction,
+    },
+    /// Translation: rules and flows
+    Nat {
+        #[command(subcommand)]
+        action: NatAction,
+    },
     /// Named namespaces, as `ip netns` knows them
     Netns {
         #[command(subcommand)]
@@ -357,6 +367,9 @@ pub(super) struct RunArguments {
     /// Ethernet address in the first network
     #[arg(long, alias = "mac-address")]
     pub(super) mac: Option<String>,
+    /// [IP:][HOST[-END]]:PORT[-END][/tcp|udp], repeatable
+    #[arg(short, long)]
+    pub(super) publish: Vec<String>,
     /// Host name inside
     #[arg(short = 'h', long)]
     pub(super) hostname: Option<String>,
@@ -576,4 +589,42 @@ pub(super) struct IpArguments {
     /// Only IPv6
     #[arg(short = '6')]
     pub(super) six: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PublishAction {
+    /// SANDBOX [IP:][HOST[-END]]:PORT[-END][/tcp|udp] ...
+    Add {
+        sandbox: String,
+        #[arg(required = true)]
+        specs: Vec<String>,
+    },
+    /// SANDBOX and what was given to `add`, or the sandbox's port alone
+    #[command(alias = "remove")]
+    Rm {
+        sandbox: String,
+        #[arg(required = true)]
+        specs: Vec<String>,
+    },
+    /// Published ports
+    #[command(alias = "list")]
+    Ls {
+        sandbox: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NatAction {
+    /// Rules with what they met, in the shape of `iptables -t nat -vnL`
+    Show {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Flows, in the shape of `conntrack -L`
+    Flows {
+        #[arg(long)]
+        json: bool,
+    },
 }

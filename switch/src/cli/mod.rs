@@ -3,6 +3,7 @@
 mod args;
 pub(crate) mod daemon;
 mod ip;
+mod nat;
 mod netns;
 mod network;
 mod port;
@@ -92,6 +93,8 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Detach(arguments) => port::detach(&arguments, place),
         Noun::Port { action } => port::run(action, place),
         Noun::Link { action } => port::link(&action, place),
+        Noun::Publish { action } => nat::publish(action, place),
+        Noun::Nat { action } => nat::nat(&action, place),
         Noun::Netns { action } => netns::run(action, place),
         Noun::Fdb { action } => port::fdb(&action, place),
         Noun::Bridge { action } | Noun::Brctl { action } => port::bridge(action, place),

@@ -77,6 +77,7 @@ fn request(arguments: &RunArguments) -> Result<SandboxCreate, ControlError> {
         command: if arguments.detach { arguments.command.clone() } else { Vec::new() },
         env: spec::environment(&arguments.env, |key| std::env::var(key).ok())?,
         hostname: arguments.hostname.clone(),
+        publish: arguments.publish.clone(),
         auto_remove: true,
     })
 }

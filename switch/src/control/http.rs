@@ -38,6 +38,9 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .route("/v1/detach", post(detach))
         .route("/v1/ports", get(ports))
         .route("/v1/ports/{port}", patch(patch_port))
+        .route("/v1/sandboxes/{reference}/publish", post(add_publish).delete(remove_publish))
+        .route("/v1/publishes", get(publishes))
+        .route("/v1/flows", get(flows))
         .route("/v1/networks/prune", post(prune_networks))
         .route("/v1/ports/{port}/move", post(move_port))
         .route("/v1/fdb", get(fdb).post(add_fdb).delete(remove_fdb))
@@ -288,6 +291,24 @@ async fn add_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>) -
 async fn remove_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>) -> Answer<Value> {
     let request = body(request)?;
     change(runtime, move |inner| inner.edit_fdb(&request, false).map(|()| json!({}))).await
+}
+
+async fn add_publish(State(runtime): State<Runtime>, Path(reference): Path<String>, request: Body1<api::PublishEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.add_publish(&reference, &request.publish).map(|published| json!(published))).await
+}
+
+async fn remove_publish(State(runtime): State<Runtime>, Path(reference): Path<String>, request: Body1<api::PublishEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.remove_publish(&reference, &request.publish).map(|published| json!(published))).await
+}
+
+async fn publishes(State(runtime): State<Runtime>) -> Answer<Vec<api::PublishInfo>> {
+    change(runtime, |inner| inner.publish_infos()).await
+}
+
+async fn flows(State(runtime): State<Runtime>) -> Answer<Vec<api::FlowInfo>> {
+    change(runtime, |inner| inner.flow_infos()).await
 }
 
 async fn namespaces(State(runtime): State<Runtime>) -> Answer<Vec<api::NetnsInfo>> {

@@ -2,6 +2,7 @@
 
 mod http;
 mod ports;
+mod publishing;
 mod recover;
 pub(crate) mod rootless;
 mod runtime;

@@ -18,7 +18,7 @@ use weft_control::{
 };
 
 use super::runtime::{Inner, new_id, target_name, unavailable};
-use crate::io::PortDevice;
+use crate::{io::PortDevice, uplink::UplinkCommand};
 
 impl Inner {
     /// Opens the namespace of a target; `None` for a device, which has none of its own.
@@ -113,6 +113,11 @@ impl Inner {
 
     /// Unplugs an endpoint and removes its device.
     pub(crate) fn close_endpoint(&mut self, sandbox: Option<&Sandbox>, endpoint: &Endpoint, netns: Option<&Netns>) {
+        if let Some(&bridge) = self.bridges.get(&endpoint.network) {
+            for address in &endpoint.addresses {
+                drop(self.dataplane.uplink(UplinkCommand::RemoveInside(bridge, address.ip())));
+            }
+        }
         if let Some(port) = self.ports.remove(&endpoint.id) {
             self.dataplane.remove_port(port).ok();
         }
@@ -221,6 +226,7 @@ impl Inner {
                     command: Vec::new(),
                     env: BTreeMap::new(),
                     hostname: None,
+                    publish: Vec::new(),
                     auto_remove: false,
                 };
                 model.create_sandbox(&create, new_id()?)?

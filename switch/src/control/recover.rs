@@ -25,6 +25,7 @@ impl Inner {
         for sandbox in self.model.sandboxes.values().cloned().collect::<Vec<_>>() {
             if self.is_alive(&sandbox) {
                 self.reattach(&sandbox);
+                self.republish(&sandbox);
                 processes.extend(sandbox.process.map(|process| (sandbox.id.clone(), process)));
             } else {
                 tracing::info!(sandbox = sandbox.name, "gone while we were away");

@@ -24,8 +24,11 @@ use weft_control::{
     port_name,
 };
 
-use super::store::Store;
-use crate::{dataloop::DataPlane, dirs::Dirs};
+use super::{
+    publishing::{Live, gateway_of},
+    store::Store,
+};
+use crate::{dataloop::DataPlane, dirs::Dirs, uplink::UplinkCommand};
 
 /// The owner of the model; cheap to clone.
 #[derive(Clone)]
@@ -51,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) ports: BTreeMap<String, PortId>,
     /// Where the switch's ends of veth pairs live; made when first needed.
     pub(crate) switch_side: Option<Netns>,
+    /// Published ports with their listeners, by sandbox id.
+    pub(super) live: BTreeMap<String, Vec<Live>>,
     pub(crate) events: broadcast::Sender<Value>,
 }
 
@@ -82,6 +87,7 @@ impl Runtime {
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
             switch_side: None,
+            live: BTreeMap::new(),
             events: events.clone(),
         };
         let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch };
@@ -205,10 +211,14 @@ impl Inner {
                 L2::Hub => L2Mode::Hub,
             },
             ageing: Duration::from_secs(u64::from(network.ageing_s)),
+            gateway: gateway_of(network),
             ..BridgeConfig::new(&network.name)
         };
         match self.dataplane.apply(Command::AddBridge(config)).map_err(unavailable)? {
-            Reply::Network(bridge) => drop(self.bridges.insert(network.id.clone(), bridge)),
+            Reply::Network(bridge) => {
+                self.bridges.insert(network.id.clone(), bridge);
+                self.serve_network(network, bridge)?;
+            }
             other => return Err(unavailable(format!("unexpected answer {other:?}"))),
         }
         Ok(())
@@ -216,6 +226,7 @@ impl Inner {
 
     fn drop_bridge(&mut self, id: &str) {
         if let Some(bridge) = self.bridges.remove(id) {
+            drop(self.dataplane.uplink(UplinkCommand::RemoveNetwork(bridge)));
             drop(self.dataplane.apply(Command::RemoveBridge(bridge)));
         }
     }
@@ -247,8 +258,15 @@ impl Inner {
             .endpoints
             .iter()
             .try_for_each(|endpoint| self.add_endpoint(&mut model, &id, endpoint, netns.as_ref()).map(|endpoint| made.push(endpoint)))
-            .and_then(|()| self.commit(model.clone()));
+            .and_then(|()| {
+                let published = self.publish_all(&model.sandbox(&id)?.clone(), &request.publish)?;
+                if let Some(sandbox) = model.sandboxes.get_mut(&id) {
+                    sandbox.publishes = published;
+                }
+                self.commit(model.clone())
+            });
         if let Err(error) = result {
+            self.unpublish_all(&id);
             for endpoint in made.iter().rev() {
                 self.close_endpoint(model.sandboxes.get(&id), endpoint, netns.as_ref());
             }
@@ -323,6 +341,7 @@ impl Inner {
         let mut model = self.model.clone();
         model.sandboxes.remove(&sandbox.id);
         self.commit(model)?;
+        self.unpublish_all(&sandbox.id);
         let netns = self.open_sandbox(&sandbox).ok().flatten();
         for endpoint in &sandbox.endpoints {
             self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());
@@ -398,6 +417,7 @@ fn attached(target: NetnsTarget, endpoint: EndpointCreate) -> SandboxCreate {
         command: Vec::new(),
         env: BTreeMap::new(),
         hostname: None,
+        publish: Vec::new(),
         auto_remove: false,
     }
 }

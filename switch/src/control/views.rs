@@ -122,15 +122,19 @@ impl Inner {
 
     pub(crate) fn stats(&self) -> Result<Stats> {
         match self.dataplane.apply(Command::ShowStats).map_err(unavailable)? {
-            Reply::Stats(stats) => Ok(Stats {
+            Reply::Stats(stats) => {
+                let mut all = drops(&stats.drops);
+                all.extend(self.uplink_drops()?);
+                Ok(Stats {
                 bridges: stats.bridges,
                 ports: stats.ports,
                 fdb_entries: stats.fdb_entries,
                 rx_frames: stats.rx_frames,
                 tx_frames: stats.tx_frames,
-                drops: drops(&stats.drops),
+                drops: all,
                 buffers: [stats.pool.small_used, stats.pool.large_used],
-            }),
+            })
+            }
             other => Err(unavailable(format!("unexpected answer {other:?}"))),
         }
     }

@@ -2,6 +2,7 @@
 
 mod capture;
 mod port;
+pub(crate) mod sockets;
 
 pub(crate) use capture::{CaptureBytes, CaptureWriter};
 pub(crate) use port::{PortDevice, PortIo, ReadMode};

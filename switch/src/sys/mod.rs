@@ -4,3 +4,4 @@
 pub(crate) mod mmsg;
 pub(crate) mod priority;
 pub(crate) mod ring;
+pub(crate) mod socket;

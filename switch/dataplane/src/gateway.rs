@@ -1,0 +1,98 @@
+//! The L3 face of a network: one station that answers ARP, NDP and echo, and takes what is for the
+//! outside.
+//!
+//! What it hears: frames to its own address, ARP requests and neighbour solicitations for its own
+//! addresses. Everything else is the bridge's. What it does not answer itself it hands out as it is,
+//! after the checks of a router (RFC 1812 5.3.7 martians, 5.3.1 hops), for an uplink to carry.
+
+mod answer;
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use packet::{Frame, IpView, Parsed, Pool, UnicastMac, ethertype};
+
+use crate::{drop::DropReason, header::Header};
+
+/// The gateway of a network, as control wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Its address on the link.
+    pub mac: UnicastMac,
+    /// Its IP addresses, each with the subnet it serves.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// What the gateway does with a frame.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Not for it: the bridge goes on.
+    NotMine(Frame),
+    /// Answered; the answer goes back into the network.
+    Answer(Frame),
+    /// For an uplink.
+    Outside(Frame),
+}
+
+impl GatewayConfig {
+    /// Whether a frame may be for the gateway; cheap, and true of few others.
+    #[inline]
+    pub(crate) fn may_hear(&self, header: Header) -> bool {
+        header.destination == self.mac.get().as_u64() || (header.is_to_group() && matches!(header.ethertype, ethertype::ARP | ethertype::IPV6))
+    }
+
+    fn owns(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.ip() == ip) || matches!(ip, IpAddr::V6(v6) if v6 == answer::link_local(self.mac))
+    }
+
+    /// Deals with a frame that [`may_hear`](Self::may_hear) lets through.
+    pub(crate) fn hear(&self, header: Header, frame: Frame, pool: &Pool) -> Result<Heard, DropReason> {
+        let to_me = header.destination == self.mac.get().as_u64();
+        let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.tags == 0) else {
+            return if to_me { Err(DropReason::GatewayMalformed) } else { Ok(Heard::NotMine(frame)) };
+        };
+        if let Some(asker) = answer::asked_by_arp(&parsed, frame.bytes(), |ip| self.owns(ip)) {
+            return answer::arp(frame, self.mac.get(), asker).map(Heard::Answer);
+        }
+        if let Some(target) = answer::asked_by_ndp(&parsed, frame.bytes(), |ip| self.owns(ip)) {
+            return answer::ndp(&parsed, &frame, self.mac, target, pool).map(Heard::Answer);
+        }
+        if !to_me {
+            return Ok(Heard::NotMine(frame));
+        }
+        match parsed.ip {
+            Some(ip) => self.route(ip, frame, pool),
+            // ARP replies and the like: heard, and nothing to do.
+            None if parsed.ethertype == ethertype::ARP => Err(DropReason::GatewayNothing),
+            None => Err(DropReason::GatewayMalformed),
+        }
+    }
+
+    fn route(&self, ip: IpView, frame: Frame, pool: &Pool) -> Result<Heard, DropReason> {
+        let bytes = frame.bytes();
+        if !answer::header_is_right(&ip, bytes) {
+            return Err(DropReason::GatewayMalformed);
+        }
+        let is_neighbour = matches!(ip.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !is_neighbour && !self.addresses.iter().any(|subnet| subnet.contains(ip.source)) || self.owns(ip.source) {
+            return Err(DropReason::Martian);
+        }
+        if self.owns(ip.destination) {
+            return match answer::is_echo_request(&ip, bytes) {
+                true => answer::echo(&ip, frame, self.mac.get()).map(Heard::Answer),
+                // Its ports: names, or a refusal, which is the uplink's to say.
+                false if matches!(ip.protocol, 6 | 17) && !is_neighbour => Ok(Heard::Outside(frame)),
+                false => Err(DropReason::GatewayNothing),
+            };
+        }
+        if is_neighbour {
+            return Err(DropReason::Martian);
+        }
+        if answer::hops(&ip, bytes) <= 1 {
+            let Some(own) = self.addresses.iter().map(IpNetwork::ip).find(|own| own.is_ipv4() == ip.source.is_ipv4()) else { return Err(DropReason::TtlExpired) };
+            return answer::time_exceeded(&ip, &frame, self.mac.get(), own, pool).map(Heard::Answer);
+        }
+        Ok(Heard::Outside(frame))
+    }
+
+}

@@ -1,0 +1,162 @@
+//! Answers of a gateway: ARP (RFC 826), neighbour advertisement (RFC 4861), echo and time exceeded (RFC
+//! 792, RFC 4443). Those of the same length are made in place.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use packet::{ETHERNET_LEN, Frame, IpView, Mac, Ndp, Offload, Parsed, Pool, UnicastMac, checksum, ethertype};
+
+use crate::drop::DropReason;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// Hops of our own packets; neighbour discovery demands 255.
+const HOPS: u8 = 64;
+
+/// The link-local address that a MAC gives (RFC 4291 appendix A).
+pub(super) fn link_local(mac: UnicastMac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.get().0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// The address of ours that an ARP request asks for.
+pub(super) fn asked_by_arp(parsed: &Parsed, bytes: &[u8], owns: impl Fn(IpAddr) -> bool) -> Option<Ipv4Addr> {
+    let arp = parsed.arp(bytes)?;
+    let target = arp.get_target_proto_addr();
+    (arp.get_operation().0 == 1 && owns(target.into())).then_some(target)
+}
+
+pub(super) fn arp(mut frame: Frame, mac: Mac, own: Ipv4Addr) -> Result<Frame, DropReason> {
+    if !frame.make_unique() {
+        return Err(DropReason::NoBuffer);
+    }
+    frame.offload = Offload::NONE;
+    let bytes = frame.bytes_mut();
+    let (asker_mac, asker_ip): ([u8; 6], [u8; 4]) = match (bytes[22..28].try_into(), bytes[28..32].try_into()) {
+        (Ok(mac), Ok(ip)) => (mac, ip),
+        _ => return Err(DropReason::GatewayMalformed),
+    };
+    bytes[..6].copy_from_slice(&asker_mac);
+    bytes[6..12].copy_from_slice(&mac.0);
+    bytes[21] = 2;
+    bytes[22..28].copy_from_slice(&mac.0);
+    bytes[28..32].copy_from_slice(&own.octets());
+    bytes[32..38].copy_from_slice(&asker_mac);
+    bytes[38..42].copy_from_slice(&asker_ip);
+    Ok(frame)
+}
+
+/// The address of ours that a neighbour solicitation asks for.
+pub(super) fn asked_by_ndp(parsed: &Parsed, bytes: &[u8], owns: impl Fn(IpAddr) -> bool) -> Option<Ipv6Addr> {
+    let Some(Ndp::NeighborSolicitation(target)) = parsed.ndp(bytes) else { return None };
+    let hops = parsed.ip.map(|ip| hops(&ip, bytes));
+    (hops == Some(255) && owns(target.into())).then_some(target)
+}
+
+pub(super) fn ndp(parsed: &Parsed, asked: &Frame, mac: UnicastMac, target: Ipv6Addr, pool: &Pool) -> Result<Frame, DropReason> {
+    let asker = match parsed.ip.map(|ip| ip.source) {
+        Some(IpAddr::V6(asker)) => asker,
+        _ => return Err(DropReason::GatewayMalformed),
+    };
+    // A solicitation from nobody is duplicate address detection: everybody is told (RFC 4861 7.2.4).
+    let (to, flags) = if asker.is_unspecified() { (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0xa0) } else { (asker, 0xe0) };
+    let mut message = vec![136, 0, 0, 0, flags, 0, 0, 0];
+    message.extend(target.octets());
+    // Target link-layer address option.
+    message.extend([2, 1]);
+    message.extend(mac.get().0);
+    let mut to_mac = [0; 6];
+    if asker.is_unspecified() { to_mac = [0x33, 0x33, 0, 0, 0, 1] } else { to_mac.copy_from_slice(&asked.bytes()[6..12]) }
+    icmp(pool, (Mac(to_mac), mac.get()), target.into(), to.into(), 255, &message)
+}
+
+pub(super) fn hops(ip: &IpView, bytes: &[u8]) -> u8 {
+    bytes[ip.offset + if ip.source.is_ipv4() { 8 } else { 7 }]
+}
+
+/// IPv4 headers carry a checksum; a wrong one is a broken packet (RFC 1812 5.2.2).
+pub(super) fn header_is_right(ip: &IpView, bytes: &[u8]) -> bool {
+    ip.source.is_ipv6() || checksum::fold(checksum::sum(&bytes[ip.offset..ip.l4_offset])) == 0xffff
+}
+
+pub(super) fn is_echo_request(ip: &IpView, bytes: &[u8]) -> bool {
+    let request = if ip.source.is_ipv4() { (ICMP, 8) } else { (ICMPV6, 128) };
+    !ip.is_fragment() && ip.l4_len() >= 8 && (ip.protocol, bytes[ip.l4_offset]) == request
+}
+
+pub(super) fn echo(ip: &IpView, mut frame: Frame, mac: Mac) -> Result<Frame, DropReason> {
+    if !frame.make_unique() {
+        return Err(DropReason::NoBuffer);
+    }
+    let bytes = frame.bytes_mut();
+    bytes.copy_within(6..12, 0);
+    bytes[6..12].copy_from_slice(&mac.0);
+    let (reply, at, length) = if ip.source.is_ipv4() { (0, ip.offset + 12, 4) } else { (129, ip.offset + 8, 16) };
+    let (source, destination) = bytes[at..at + 2 * length].split_at_mut(length);
+    source.swap_with_slice(destination);
+    let request = bytes[ip.l4_offset];
+    bytes[ip.l4_offset] = reply;
+    let field = ip.l4_offset + 2;
+    let old = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
+    let code = bytes[ip.l4_offset + 1];
+    let new = checksum::update(old, &[request, code], &[reply, code]);
+    bytes[field..field + 2].copy_from_slice(&new.to_be_bytes());
+    Ok(frame)
+}
+
+/// Tells the sender of a packet that its hops are used up, with the start of it (RFC 1812 4.3.2.3: as
+/// much as fits in 576 bytes; RFC 4443 2.4: in 1280).
+pub(super) fn time_exceeded(ip: &IpView, about: &Frame, mac: Mac, own: IpAddr, pool: &Pool) -> Result<Frame, DropReason> {
+    // No error about an error, nor about a later fragment (RFC 1122 3.2.2).
+    let bytes = about.bytes();
+    let kind = bytes.get(ip.l4_offset).copied().unwrap_or(0);
+    let is_error = match ip.protocol {
+        ICMP => !matches!(kind, 0 | 8 | 13 | 14),
+        ICMPV6 => kind < 128,
+        _ => false,
+    };
+    if is_error || ip.fragment_offset > 0 {
+        return Err(DropReason::TtlExpired);
+    }
+    let (kind, most) = if own.is_ipv4() { (11, 576 - 28) } else { (3, 1280 - 48) };
+    let quoted = &bytes[ip.offset..ip.end().min(ip.offset + most)];
+    let message = [&[kind, 0, 0, 0, 0, 0, 0, 0], quoted].concat();
+    let mut to = [0; 6];
+    to.copy_from_slice(&bytes[6..12]);
+    icmp(pool, (Mac(to), mac), own, ip.source, HOPS, &message)
+}
+
+fn icmp(pool: &Pool, (to_mac, from_mac): (Mac, Mac), from: IpAddr, to: IpAddr, hops: u8, message: &[u8]) -> Result<Frame, DropReason> {
+    let mut ip = Vec::with_capacity(40);
+    let number = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let length = u16::try_from(20 + message.len()).unwrap_or(u16::MAX).to_be_bytes();
+            ip.extend([0x45, 0, length[0], length[1], 0, 0, 0x40, 0, hops, ICMP, 0, 0]);
+            ip.extend(from.octets().into_iter().chain(to.octets()));
+            let sum = !checksum::fold(checksum::sum(&ip));
+            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            ICMP
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let length = u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes();
+            ip.extend([0x60, 0, 0, 0, length[0], length[1], ICMPV6, hops]);
+            ip.extend(from.octets().into_iter().chain(to.octets()));
+            ICMPV6
+        }
+        _ => return Err(DropReason::GatewayMalformed),
+    };
+    let pseudo = if number == ICMPV6 { checksum::pseudo_header(&ip, number, message.len()).unwrap_or_default() } else { 0 };
+    let sum = !checksum::fold(checksum::sum(message) + pseudo);
+    let kind = if number == ICMP { ethertype::IPV4 } else { ethertype::IPV6 };
+    let length = ETHERNET_LEN + ip.len() + message.len();
+    let mut frame = pool.take_for(length).ok_or(DropReason::NoBuffer)?;
+    frame.set_len(length);
+    let bytes = frame.bytes_mut();
+    bytes[..6].copy_from_slice(&to_mac.0);
+    bytes[6..12].copy_from_slice(&from_mac.0);
+    bytes[12..14].copy_from_slice(&kind.to_be_bytes());
+    bytes[14..14 + ip.len()].copy_from_slice(&ip);
+    let l4 = 14 + ip.len();
+    bytes[l4..].copy_from_slice(message);
+    bytes[l4 + 2..l4 + 4].copy_from_slice(&sum.to_be_bytes());
+    Ok(frame)
+}

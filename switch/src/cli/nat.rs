@@ -1,0 +1,103 @@
+//! `weft publish` and `weft nat`.
+
+use serde_json::{Value, json};
+use weft_control::ControlError;
+
+use super::{
+    End, Place,
+    args::{NatAction, PublishAction},
+    print, print_json,
+    table::table,
+};
+use crate::client::escape;
+
+pub(super) fn publish(action: PublishAction, place: &Place) -> End {
+    match action {
+        PublishAction::Add { sandbox, specs } => {
+            let made = place.client.post(&format!("/v1/sandboxes/{}/publish", escape(&sandbox)), &json!({ "publish": specs }))?;
+            made.as_array().into_iter().flatten().for_each(|published| print(&published_line(published)));
+        }
+        PublishAction::Rm { sandbox, specs } => {
+            place.client.delete(&format!("/v1/sandboxes/{}/publish", escape(&sandbox)), Some(&json!({ "publish": specs })))?;
+        }
+        PublishAction::Ls { sandbox, json } => {
+            let all = publishes(sandbox.as_deref(), place)?;
+            if json {
+                print_json(&json!(all));
+                return Ok(0);
+            }
+            let rows: Vec<_> = all.iter().map(|entry| ["sandbox", "host", "inside", "protocol", "hits"].map(|key| text(&entry[key])).to_vec()).collect();
+            table(&["SANDBOX", "HOST", "TO", "PROTOCOL", "HITS"], &rows);
+        }
+    }
+    Ok(0)
+}
+
+/// `80/tcp -> 0.0.0.0:8080`, as `docker port` has it.
+fn published_line(published: &Value) -> String {
+    let host = published["host_ip"].as_str().unwrap_or("0.0.0.0");
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    format!("{}/{} -> {host}:{}", text(&published["port"]), text(&published["protocol"]), text(&published["host_port"]))
+}
+
+fn publishes(sandbox: Option<&str>, place: &Place) -> Result<Vec<Value>, ControlError> {
+    let all = place.client.get("/v1/publishes")?.as_array().cloned().unwrap_or_default();
+    let Some(reference) = sandbox else { return Ok(all) };
+    let name = place.client.get(&format!("/v1/sandboxes/{}", escape(reference)))?["name"].clone();
+    Ok(all.into_iter().filter(|entry| entry["sandbox"] == name).collect())
+}
+
+pub(super) fn nat(action: &NatAction, place: &Place) -> End {
+    match action {
+        NatAction::Show { json } => show(*json, place),
+        NatAction::Flows { json } => flows(*json, place),
+    }
+}
+
+fn show(as_json: bool, place: &Place) -> End {
+    let (published, networks) = (publishes(None, place)?, place.client.get("/v1/networks")?);
+    if as_json {
+        print_json(&json!({ "dnat": published, "networks": networks }));
+        return Ok(0);
+    }
+    let mut rows = Vec::new();
+    for entry in &published {
+        let (host, inside) = (text(&entry["host"]), text(&entry["inside"]));
+        let (address, port) = host.rsplit_once(':').unwrap_or((&host, ""));
+        rows.push(vec![text(&entry["hits"]), "DNAT".into(), text(&entry["protocol"]), "anywhere".into(), address.into(), format!("dpt:{port} to:{inside}")]);
+    }
+    for network in networks.as_array().into_iter().flatten().filter(|network| network["masquerade"] == json!(true) && network["internal"] != json!(true)) {
+        for pool in network["pools"].as_array().into_iter().flatten() {
+            rows.push(vec!["-".into(), "MASQUERADE".into(), "all".into(), text(&pool["subnet"]), "anywhere".into(), format!("network {}", text(&network["name"]))]);
+        }
+    }
+    table(&["HITS", "TARGET", "PROT", "SOURCE", "DESTINATION", ""], &rows);
+    Ok(0)
+}
+
+fn flows(as_json: bool, place: &Place) -> End {
+    let all = place.client.get("/v1/flows")?;
+    if as_json {
+        print_json(&all);
+        return Ok(0);
+    }
+    for flow in all.as_array().into_iter().flatten() {
+        let [inside, outside] = ["inside", "outside"].map(|key| {
+            let end = text(&flow[key]);
+            end.rsplit_once(':').map_or_else(|| (end.clone(), String::new()), |(ip, port)| (ip.to_owned(), port.to_owned()))
+        });
+        print(&format!(
+            "{:<5}{} src={} dst={} sport={} dport={} bytes={} src={} dst={} sport={} dport={} bytes={} net={}",
+            text(&flow["protocol"]), text(&flow["state"]), inside.0, outside.0, inside.1, outside.1, text(&flow["tx_bytes"]), outside.0, inside.0, outside.1, inside.1, text(&flow["rx_bytes"]), text(&flow["network"]),
+        ));
+    }
+    Ok(0)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
