@@ -46,6 +46,7 @@ fn world() -> World {
          && ip -n {host} addr add 192.168.88.1/24 dev lan0 && ip -n {host} addr add fd88::1/64 dev lan0 nodad && ip -n {host} link set lan0 up && echo {other}"
     ))
     .ok();
+    eventually("the LAN is up", || lab.host.sh("ip -6 addr show dev lan0 scope link").stdout.contains("fe80") && !lab.host.sh("ip -6 addr show dev lan0").stdout.contains("tentative"));
     lab.weft("network create net --subnet 172.30.0.0/16 --ipv6").ok();
     World { lab, lan, servers: Vec::new() }
 }
@@ -128,9 +129,9 @@ fn published() {
     world.serve_on_lan(WHO, 81);
     assert!(curl(&world.lab.host, "http://127.0.0.1:80/").is_empty(), "P2: not published, not reachable");
     // The sandbox sees who really asks, address and port.
-    for (url, client) in [("http://192.168.88.1:8080/", "192.168.88.2"), ("http://[fd88::1]:8080/", "fd88::2")] {
-        let seen = world.lan.run(&format!("curl -s -m 5 --local-port 45678 {url}")).ok();
-        assert_eq!(seen, format!("{client}|45678"), "{url}");
+    for (url, client, port) in [("http://192.168.88.1:8080/", "192.168.88.2", 25_678), ("http://[fd88::1]:8080/", "fd88::2", 25_679)] {
+        let seen = world.lan.run(&format!("curl -s -m 5 --local-port {port} {url}")).ok();
+        assert_eq!(seen, format!("{client}|{port}"), "{url}");
     }
     // Loopback clients cannot be answered under their own address: they are the gateway.
     assert!(curl(&world.lab.host, "http://127.0.0.1:8080/").starts_with("172.30.0.1|"));
