@@ -1,9 +1,15 @@
 //! `weft up FILE`: a switch in the foreground, with networks and sandboxes from a file.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use weft_control::{ControlError, Endpoint, config::UpFile};
+use weft_control::{ControlError, Endpoint, Protocol, config::UpFile};
 
 use crate::{
     cli::{Place, daemon, invalid, print, unavailable},
@@ -79,6 +85,11 @@ fn show(file: &UpFile, runtime: &Runtime, place: &Place, rootless: bool) {
             print(&format!("    +-- {} {} ({})  {}  {}", sandbox.name, endpoint.ifname, endpoint.kind, endpoint.mac, addresses.join(" ")));
         }
     }
+    for sandbox in inner.model.sandboxes.values() {
+        for published in &sandbox.publishes {
+            print(&format!("    published: port {} of {} at http://127.0.0.1:{}/", published.port, sandbox.name, published.host_port));
+        }
+    }
     let socket = place.dirs.socket();
     let names: Vec<_> = file.sandboxes.iter().map(|sandbox| sandbox.name.as_str()).collect();
     if let [first, second, ..] = names.as_slice() {
@@ -87,6 +98,7 @@ fn show(file: &UpFile, runtime: &Runtime, place: &Place, rootless: bool) {
         print(&format!("  export WEFT_HOST=unix://{}", socket.display()));
         print(&format!("  weft exec {first} ping -c 3 {}", to.unwrap_or_default()));
         print("  weft fdb show");
+        print("  weft nat show; weft nat flows");
         print(&format!("  weft capture {second} -c 10"));
         print("  weft stats");
     }
@@ -115,6 +127,17 @@ fn prove(file: &UpFile, runtime: &Runtime) -> End {
             }
         }
     }
+    let mut fetched = 0;
+    for sandbox in model.sandboxes.values() {
+        for published in sandbox.publishes.iter().filter(|published| published.protocol == Protocol::Tcp) {
+            fetched += 1;
+            let at = SocketAddr::new(published.host_ip.unwrap_or(Ipv4Addr::LOCALHOST.into()), published.host_port);
+            if let Err(why) = eventually(|| fetch(at)) {
+                failures.push(format!("{} does not answer at {at}, where its port {} is published: {why}", sandbox.name, published.port));
+            }
+        }
+    }
+    let outside = reach_outside(&model, runtime, &mut failures);
     for sandbox in model.sandboxes.values() {
         if !runtime.lock().is_alive(sandbox) {
             failures.push(format!("the command of {} has ended", sandbox.name));
@@ -122,11 +145,69 @@ fn prove(file: &UpFile, runtime: &Runtime) -> End {
     }
     let stats = runtime.lock().stats()?;
     if failures.is_empty() {
-        print(&format!("\ncheck passed: {pings} pings between sandboxes, {} frames through the switch, {} stations learned", stats.rx_frames, stats.fdb_entries));
+        print(&format!("\ncheck passed: {pings} pings between sandboxes, {fetched} published ports fetched, {outside}, {} frames through the switch, {} stations learned", stats.rx_frames, stats.fdb_entries));
         return Ok(0);
     }
     let report: Value = json!(stats);
     Err(unavailable(format!("check failed:\n  {}\n  counters: {report}", failures.join("\n  "))))
+}
+
+/// A few tries: a server that was just started may not listen yet.
+fn eventually(mut work: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    const TRIES: u32 = 20;
+    for _ in 1..TRIES {
+        if work().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    work()
+}
+
+/// Asks a web server for its page; any answer will do.
+fn fetch(at: SocketAddr) -> Result<(), String> {
+    let limit = Duration::from_secs(3);
+    let text = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect_timeout(&at, limit).map_err(text)?;
+    stream.set_read_timeout(Some(limit)).map_err(text)?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(text)?;
+    let mut answer = [0; 64];
+    match stream.read(&mut answer).map_err(text)? {
+        0 => Err("the connection ended without an answer".into()),
+        _ => Ok(()),
+    }
+}
+
+/// A sandbox fetches from a server on an address of the host: all the outside that every machine has.
+fn reach_outside(model: &weft_control::Model, runtime: &Runtime, failures: &mut Vec<String>) -> String {
+    let own = nix::ifaddrs::getifaddrs().ok().and_then(|mut all| {
+        all.find_map(|entry| {
+            let ip = entry.address?.as_sockaddr_in()?.ip();
+            (!ip.is_loopback() && !ip.is_link_local()).then_some(ip)
+        })
+    });
+    let is_inside = |ip: IpAddr| model.networks.values().flat_map(|network| &network.pools).any(|pool| pool.subnet.contains(ip));
+    let Some(own) = own.map(IpAddr::from).filter(|ip| !is_inside(*ip)) else { return "the outside not tried (the host has no address but loopback)".into() };
+    let Some(sandbox) = model.sandboxes.values().find(|sandbox| !sandbox.endpoints.is_empty()) else { return "nobody to go outside".into() };
+    let result = TcpListener::bind((own, 0)).map_err(|error| error.to_string()).and_then(|listener| {
+        let at = listener.local_addr().map_err(|error| error.to_string())?;
+        let server = std::thread::spawn(move || {
+            if let Ok((mut stream, _)) = listener.accept() {
+                drop(stream.read(&mut [0; 64]));
+                drop(stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello\n"));
+            }
+        });
+        let netns = runtime.lock().open_sandbox(sandbox).map_err(|error| error.to_string())?.ok_or("no namespace")?;
+        let result = netns.run(|| Ok(fetch(at))).map_err(|error| error.to_string())?;
+        // The server waits for one connection: where none came, ours ends it.
+        drop(TcpStream::connect_timeout(&at, Duration::from_secs(1)));
+        drop(server.join());
+        result
+    });
+    if let Err(why) = result {
+        failures.push(format!("{} does not reach the outside ({own}): {why}", sandbox.name));
+    }
+    format!("the outside reached from {}", sandbox.name)
 }
 
 fn ping(runtime: &Runtime, from: &weft_control::Sandbox, to: &str) -> Result<(), String> {

@@ -23,10 +23,13 @@ fn example() -> String {
 
 fn quickstart() {
     let lab = Lab::without_daemon();
+    // All the outside that is needed: an address of the host.
+    lab.host.sh("ip link add lan0 type dummy 2>/dev/null || ip link add lan0 type veth peer name lan1; ip addr add 192.168.88.1/24 dev lan0; ip link set lan0 up").ok();
     drop(lab.footprint());
     let before = lab.footprint();
     let said = lab.weft(&format!("up {} --check", example())).ok();
     assert!(said.contains("alice") && said.contains("10.9.0.2") && said.contains("check passed"), "{said}");
+    assert!(said.contains("1 published ports fetched") && said.contains("the outside reached"), "{said}");
     assert_eq!(before, lab.footprint());
 }
 
