@@ -180,10 +180,14 @@ impl Proxy {
                 }
             },
         };
-        let mut sent = Ok(());
-        for part in payload.chunks(size.max(1)).chain(payload.is_empty().then_some(&[][..])) {
-            sent = sockets.datagram_send(socket, peer, hops.saturating_sub(1).max(1), part);
-        }
+        // The first of a flow goes alone, so that an error can be told; later ones go many at once.
+        let hops = hops.saturating_sub(1).max(1);
+        let sent = if known.is_some() && transport == Transport::Udp && !payload.is_empty() {
+            sockets.datagram_queue(socket, peer, hops, payload, size.min(payload.len()));
+            Ok(())
+        } else {
+            payload.chunks(size.max(1)).chain(payload.is_empty().then_some(&[][..])).map(|part| sockets.datagram_send(socket, peer, hops, part)).fold(Ok(()), Result::and)
+        };
         if let Some(session) = self.datagrams.sessions.get_mut(&(key, transport)) {
             session.last = now;
             session.mac = mac;

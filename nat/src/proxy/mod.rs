@@ -476,6 +476,7 @@ impl Proxy {
     /// The end of a turn: acknowledgements that nothing carried, and the next turn of flows that have
     /// more. True when there is more still.
     pub fn flush<S: Sockets>(&mut self, now: Instant, sockets: &mut S, out: &mut Output) -> bool {
+        sockets.datagram_flush();
         let mut pending = std::mem::take(&mut self.pending);
         pending.sort_unstable();
         pending.dedup();

@@ -47,7 +47,7 @@ impl Reassembler {
         let key = Key { network, source: ip.source, destination: ip.destination, protocol: ip.protocol, id };
         let part = &bytes[ip.l4_offset..ip.end()];
         let (start, end) = (usize::from(ip.fragment_offset), usize::from(ip.fragment_offset) + part.len());
-        let is_odd = ip.more_fragments && part.len() % 8 != 0;
+        let is_odd = ip.more_fragments && !part.len().is_multiple_of(8);
         if is_odd || end > MOST_BYTES || part.is_empty() {
             self.datagrams.remove(&key);
             return None;

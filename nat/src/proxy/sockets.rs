@@ -89,6 +89,17 @@ pub trait Sockets {
     /// As the host says.
     fn datagram_send(&mut self, socket: SocketId, to: SocketAddr, hops: u8, bytes: &[u8]) -> io::Result<()>;
 
+    /// Sends UDP datagrams of `size` bytes each (the last may be shorter), by
+    /// [`datagram_flush`](Self::datagram_flush) at the latest. Errors are not told.
+    fn datagram_queue(&mut self, socket: SocketId, to: SocketAddr, hops: u8, bytes: &[u8], size: usize) {
+        for part in bytes.chunks(size.max(1)) {
+            drop(self.datagram_send(socket, to, hops, part));
+        }
+    }
+
+    /// What was queued is sent.
+    fn datagram_flush(&mut self) {}
+
     /// The next datagram, and who sent it.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ pub(crate) fn tcp(frame: &mut Frame, path: &Path, header: TcpHeader) {
     bytes[2..4].copy_from_slice(&path.to.port().to_be_bytes());
     bytes[4..8].copy_from_slice(&header.seq.to_be_bytes());
     bytes[8..12].copy_from_slice(&header.ack.to_be_bytes());
-    bytes[12] = u8::try_from(length / 4 << 4).unwrap_or(0x50);
+    bytes[12] = u8::try_from((length / 4) << 4).unwrap_or(0x50);
     bytes[13] = header.flags;
     bytes[14..16].copy_from_slice(&header.window.to_be_bytes());
     bytes[16..20].fill(0);
@@ -119,7 +119,7 @@ pub(crate) fn fragment(pool: &Pool, frame: &Frame, mtu: usize, mut sink: impl Fn
         if is_v4 {
             ip[2..4].copy_from_slice(&u16::try_from(header + part.len()).unwrap_or(u16::MAX).to_be_bytes());
             ip[4..6].copy_from_slice(&id.to_be_bytes()[2..]);
-            ip[6..8].copy_from_slice(&(offset / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+            ip[6..8].copy_from_slice(&((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
             ip[10..12].fill(0);
             let sum = !checksum::fold(checksum::sum(&ip[..20]));
             ip[10..12].copy_from_slice(&sum.to_be_bytes());

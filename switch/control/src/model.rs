@@ -646,7 +646,7 @@ mod tests {
     }
 
     fn sandbox() -> SandboxCreate {
-        SandboxCreate { name: None, netns: NetnsTarget::New, endpoints: vec![], command: vec![], env: BTreeMap::new(), hostname: None, auto_remove: false }
+        SandboxCreate { name: None, netns: NetnsTarget::New, endpoints: vec![], command: vec![], env: BTreeMap::new(), hostname: None, publish: vec![], auto_remove: false }
     }
 
     fn net(subnet: &str) -> NetworkCreate {

@@ -53,12 +53,27 @@ pub(crate) struct HostSockets {
     free: Vec<u32>,
     next_echo: u16,
     skipped: Vec<u8>,
+    batch: Batch,
 }
+
+/// Datagrams of one size to one place, for one system call (udp(7), UDP_SEGMENT).
+#[derive(Debug, Default)]
+struct Batch {
+    to: Option<(SocketId, SocketAddr, u8)>,
+    size: usize,
+    bytes: Vec<u8>,
+}
+
+/// The kernel takes 64 segments, and 65,507 bytes, at once.
+const SEGMENTS: usize = 64;
+const BATCH_BYTES: usize = 60_000;
+/// Longer datagrams would be fragmented, which the kernel does not do to segments.
+const LONGEST_SEGMENT: usize = 1200;
 
 impl HostSockets {
     /// None yet.
     pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry, entries: Vec::new(), free: Vec::new(), next_echo: 1, skipped: Vec::new() }
+        Self { registry, entries: Vec::new(), free: Vec::new(), next_echo: 1, skipped: Vec::new(), batch: Batch::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -86,6 +101,17 @@ impl HostSockets {
 
     fn entry(&mut self, id: SocketId) -> io::Result<&mut Entry> {
         self.entries.get_mut(id.0 as usize).and_then(Option::as_mut).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// The socket of datagrams, with the hops of those that follow set.
+    fn set_hops(&mut self, socket: SocketId, to: SocketAddr, hops: u8) -> io::Result<&mut Entry> {
+        let entry = self.entry(socket)?;
+        let (Kind::Datagram { hops: set } | Kind::Echo { hops: set, .. }) = &mut entry.kind else { return Err(io::ErrorKind::InvalidInput.into()) };
+        if *set != hops {
+            *set = hops;
+            if to.is_ipv4() { entry.socket.set_ttl_v4(u32::from(hops)) } else { entry.socket.set_unicast_hops_v6(u32::from(hops)) }.ok();
+        }
+        Ok(entry)
     }
 
     fn add_stream(&mut self, socket: Socket) -> io::Result<SocketId> {
@@ -210,12 +236,7 @@ impl Sockets for HostSockets {
     }
 
     fn datagram_send(&mut self, socket: SocketId, to: SocketAddr, hops: u8, bytes: &[u8]) -> io::Result<()> {
-        let entry = self.entry(socket)?;
-        let (Kind::Datagram { hops: set } | Kind::Echo { hops: set, .. }) = &mut entry.kind else { return Err(io::ErrorKind::InvalidInput.into()) };
-        if *set != hops {
-            *set = hops;
-            if to.is_ipv4() { entry.socket.set_ttl_v4(u32::from(hops)) } else { entry.socket.set_unicast_hops_v6(u32::from(hops)) }.ok();
-        }
+        let entry = self.set_hops(socket, to, hops)?;
         let mut own;
         let mut message = bytes;
         if let Kind::Echo { raw: Some(ident), .. } = entry.kind
@@ -239,9 +260,40 @@ impl Sockets for HostSockets {
         Ok(())
     }
 
+    fn datagram_queue(&mut self, socket: SocketId, to: SocketAddr, hops: u8, bytes: &[u8], size: usize) {
+        for part in bytes.chunks(size.max(1)) {
+            if part.len() > LONGEST_SEGMENT {
+                self.datagram_flush();
+                drop(self.datagram_send(socket, to, hops, part));
+                continue;
+            }
+            let batch = &mut self.batch;
+            let follows = batch.to == Some((socket, to, hops)) && part.len() == batch.size && batch.bytes.len() < batch.size * SEGMENTS && batch.bytes.len() + part.len() <= BATCH_BYTES;
+            if !follows {
+                self.datagram_flush();
+                self.batch.to = Some((socket, to, hops));
+                self.batch.size = part.len();
+            }
+            self.batch.bytes.extend_from_slice(part);
+        }
+    }
+
+    fn datagram_flush(&mut self) {
+        let Some((socket, to, hops)) = self.batch.to.take() else { return };
+        let (bytes, size) = (std::mem::take(&mut self.batch.bytes), self.batch.size);
+        let many = bytes.len() > size;
+        let together = many && self.set_hops(socket, to, hops).is_ok_and(|entry| sys::send_segments(&entry.socket, &to.into(), &bytes, size).is_ok());
+        if !together {
+            for part in bytes.chunks(size.max(1)) {
+                drop(self.datagram_send(socket, to, hops, part));
+            }
+        }
+        self.batch.bytes = bytes;
+        self.batch.bytes.clear();
+    }
+
     fn datagram_receive(&mut self, socket: SocketId, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let entry = self.entry(socket)?;
-        // SAFETY is not needed here: the buffer is initialised, and only viewed as possibly not.
         let view: &mut [MaybeUninit<u8>] = sys::as_uninit(into);
         let (length, from) = entry.socket.recv_from(view).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => error,

@@ -102,6 +102,31 @@ pub(crate) fn discard(socket: &Socket, mut count: usize) {
     }
 }
 
+/// Sends datagrams of `size` bytes, which lie one behind the other, with one call.
+///
+/// # Errors
+/// As sendmsg(2); also when the kernel or the device cannot segment.
+pub(crate) fn send_segments(socket: &Socket, to: &SockAddr, bytes: &[u8], size: usize) -> io::Result<()> {
+    // One control message: cmsghdr (16 bytes), u16, padding.
+    let mut control = [0_u64; 3];
+    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: msghdr is plain data for which zero is valid.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    (message.msg_name, message.msg_namelen) = (to.as_ptr().cast_mut().cast(), to.len());
+    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control));
+    let header = libc::cmsghdr { cmsg_len: 18, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
+    let size = u16::try_from(size).map_err(io::Error::other)?;
+    // SAFETY: the control buffer is aligned and has room for the header and two bytes behind it.
+    unsafe {
+        control.as_mut_ptr().cast::<libc::cmsghdr>().write(header);
+        control.as_mut_ptr().cast::<u8>().add(16).cast::<u16>().write(size);
+    }
+    // SAFETY: all that the message points at outlives the call, which only reads it.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The same bytes, for calls that would write them uninitialised too.
 pub(crate) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: the same layout; the calls that get it only write initialised bytes.
