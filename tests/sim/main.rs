@@ -3,4 +3,5 @@
 
 mod bridge;
 mod churn;
+mod gateway;
 mod scale;
