@@ -316,7 +316,13 @@ fn back_pressure_of_a_small_buffer() {
 fn flows_that_nobody_uses_end() {
     let mut world = World::new(9, 0, 1 << 20);
     let syn = [&GATEWAY.0[..], &INSIDE.0, &[8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 2, 192, 0, 2, 7, 15, 160, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0]].concat();
-    world.wire.from_host.push(syn);
+    let mut syn = world.pool.copy_of(&syn).unwrap();
+    let field = |sum: u64| (!checksum::fold(sum)).to_be_bytes();
+    let header = field(checksum::sum(&syn.bytes()[14..34]));
+    syn.bytes_mut()[24..26].copy_from_slice(&header);
+    let segment = field(checksum::sum(&syn.bytes()[34..]) + checksum::pseudo_header(&syn.bytes()[14..], 6, 20).unwrap());
+    syn.bytes_mut()[50..52].copy_from_slice(&segment);
+    world.wire.from_host.push(syn.bytes().to_vec());
     world.turn();
     assert_eq!(world.proxy.flows().len(), 1);
     // The handshake is never finished: it is asked for again, and then given up.

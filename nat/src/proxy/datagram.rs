@@ -19,8 +19,10 @@ use super::{
     write::{self, Path},
 };
 
-/// Sockets at most; the one idle for longest gives way.
+/// Sockets at most, and of one address inside: at the limit those of it that are idle for longest give
+/// way, an eighth at a time, so that a flood of new ports costs little, and nobody else anything.
 const MOST_BINDINGS: usize = 16_384;
+const MOST_OF_ONE: usize = 4096;
 /// Flows at most.
 const MOST_FLOWS: usize = 131_072;
 /// RFC 4787 REQ-5: at least two minutes; five are recommended.
@@ -72,6 +74,8 @@ pub(super) struct Datagrams {
     bindings: Vec<Option<Binding>>,
     free: Vec<usize>,
     by_end: HashMap<(packet::NetworkId, SocketAddr, Transport), usize>,
+    /// How many sockets an address inside has.
+    counts: HashMap<(packet::NetworkId, IpAddr), usize>,
     pub(super) sessions: HashMap<(Key, Transport), Session>,
     /// What clients of published ports, and servers that were renamed, are called inside.
     names: HashMap<(SocketId, SocketAddr), Key>,
@@ -106,7 +110,9 @@ impl Datagrams {
     fn drop_binding<S: Sockets>(&mut self, at: usize, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) {
         if let Some(binding) = self.bindings[at].take() {
             self.by_end.remove(&(binding.network, binding.inside, binding.transport));
-            self.names.retain(|(socket, _), _| *socket != binding.socket);
+            if let Some(count) = self.counts.get_mut(&(binding.network, binding.inside.ip())) {
+                *count -= 1;
+            }
             release(&binding, sockets, owners);
             self.free.push(at);
         }
@@ -120,6 +126,7 @@ impl Datagrams {
         self.sessions.retain(|_, session| session.last + session.lifetime() > now);
         let sessions = &self.sessions;
         self.names.retain(|_, key| sessions.contains_key(&(*key, Transport::Udp)));
+        self.counts.retain(|_, count| *count > 0);
         let mut used: Vec<SocketId> = self.sessions.values().map(|session| session.socket).collect();
         used.sort_unstable();
         for at in 0..self.bindings.len() {
@@ -131,6 +138,21 @@ impl Datagrams {
         self.next = (!self.sessions.is_empty()).then(|| now + SWEEP);
     }
 
+    /// Closes the eighth of an address's sockets that was idle for longest.
+    fn evict<S: Sockets>(&mut self, one: (packet::NetworkId, IpAddr), sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) {
+        let own = |binding: &Binding| (binding.network, binding.inside.ip()) == one;
+        let mut idle: Vec<_> = self.bindings.iter().enumerate().filter_map(|(at, binding)| binding.as_ref().filter(|binding| own(binding)).map(|binding| (binding.last, at))).collect();
+        idle.sort_unstable();
+        idle.truncate(MOST_OF_ONE / 8);
+        let mut gone: Vec<SocketId> = idle.iter().filter_map(|(_, at)| self.bindings[*at].as_ref().map(|binding| binding.socket)).collect();
+        gone.sort_unstable();
+        for (_, at) in idle {
+            self.drop_binding(at, sockets, owners);
+        }
+        self.sessions.retain(|_, session| gone.binary_search(&session.socket).is_err());
+        self.names.retain(|(socket, _), _| gone.binary_search(socket).is_err());
+    }
+
     /// The socket of an end inside, opened if need be.
     fn bind<S: Sockets>(&mut self, key: &Key, transport: Transport, now: Instant, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) -> io::Result<SocketId> {
         let end = (key.network, key.inside, transport);
@@ -138,13 +160,12 @@ impl Datagrams {
             binding.last = now;
             return Ok(binding.socket);
         }
+        let one = (key.network, key.inside.ip());
+        if self.counts.get(&one).is_some_and(|count| *count >= MOST_OF_ONE) {
+            self.evict(one, sockets, owners);
+        }
         if self.by_end.len() >= MOST_BINDINGS {
-            let oldest = self.bindings.iter().enumerate().filter_map(|(at, binding)| Some((binding.as_ref()?.last, at))).min();
-            if let Some((_, at)) = oldest {
-                let socket = self.bindings[at].as_ref().map(|binding| binding.socket);
-                self.sessions.retain(|_, session| Some(session.socket) != socket);
-                self.drop_binding(at, sockets, owners);
-            }
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
         let ipv6 = key.inside.is_ipv6();
         let socket = if transport == Transport::Echo { sockets.ping_open(ipv6)? } else { sockets.udp_open(ipv6)? };
@@ -154,6 +175,7 @@ impl Datagrams {
         });
         self.bindings[at] = Some(Binding { network: key.network, inside: key.inside, transport, socket, last: now });
         self.by_end.insert(end, at);
+        *self.counts.entry(one).or_default() += 1;
         owners.insert(socket, Owner::Binding(at));
         Ok(socket)
     }

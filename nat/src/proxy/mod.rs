@@ -21,7 +21,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use packet::{Duration, Frame, Instant, Mac, NetworkId, Parsed, Pool, checksum::protocol};
+use packet::{Checksum, Duration, Frame, Instant, Mac, NetworkId, Parsed, Pool, checksum::protocol};
 
 pub use sockets::{NetworkError, Ready, SocketId, Sockets};
 pub use view::{FlowView, PublishView, Transport};
@@ -31,8 +31,11 @@ use reassemble::Reassembler;
 use tcp::{Context, Segment, State, Tcp, Verdict};
 use write::Path;
 
-/// TCP flows at most.
+/// TCP flows at most, and of one sandbox's address.
 const MOST_FLOWS: usize = 100_000;
+const MOST_OF_ONE: usize = 32_768;
+/// Flows with a deadline are looked at this often at most.
+const TICK: Duration = Duration::from_millis(10);
 
 /// What the proxy knows of a network.
 #[derive(Clone, Debug)]
@@ -108,6 +111,8 @@ pub type Output = Vec<(NetworkId, Frame)>;
 pub struct ProxyStats {
     /// Destinations that no router forwards to.
     pub martian: u64,
+    /// With a wrong checksum, or a length that lies.
+    pub broken: u64,
     /// Malformed, or of a protocol that host sockets cannot carry.
     pub unsupported: u64,
     /// Fragments of TCP, which has no need of them.
@@ -128,6 +133,8 @@ pub struct Proxy {
     index: HashMap<Key, usize>,
     flows: Vec<Option<Flow>>,
     free: Vec<usize>,
+    /// How many flows an address inside has.
+    counts: HashMap<(NetworkId, IpAddr), usize>,
     owners: HashMap<SocketId, Owner>,
     /// With what came in by each.
     publishes: HashMap<SocketId, (Publish, u64)>,
@@ -154,6 +161,7 @@ impl Proxy {
             index: HashMap::new(),
             flows: Vec::new(),
             free: Vec::new(),
+            counts: HashMap::new(),
             owners: HashMap::new(),
             publishes: HashMap::new(),
             datagrams: Datagrams::default(),
@@ -213,6 +221,11 @@ impl Proxy {
         let bytes = frame.bytes();
         let Some(parsed) = Parsed::new(bytes) else { return };
         let Some(ip) = parsed.ip else { return };
+        // What a device finished may be broken; what is still to be finished is as the sandbox made it.
+        if frame.offload.checksum == Checksum::Complete && !packet::checksum::verify(bytes) {
+            self.stats.broken += 1;
+            return;
+        }
         let whole;
         let l4 = if ip.is_fragment() {
             // TCP finds its segment size by itself; only datagrams are worth the memory.
@@ -238,9 +251,18 @@ impl Proxy {
                 }
             }
             (protocol::UDP, Some((from, to))) if l4.len() >= 8 => {
+                // A length of zero is a jumbogram's, or a super-frame's (RFC 2675 4).
+                let length = match usize::from(u16::from_be_bytes([l4[4], l4[5]])) {
+                    0 => l4.len(),
+                    length => length,
+                };
+                let Some(payload) = l4.get(8..length) else {
+                    self.stats.broken += 1;
+                    return;
+                };
                 let key = Key { network, inside: SocketAddr::new(ip.source, from), outside: SocketAddr::new(ip.destination, to) };
                 let size = if let packet::Gso::Udp { size } = frame.offload.gso { usize::from(size) } else { usize::MAX };
-                self.datagram(key, mac, Transport::Udp, hops, &l4[8..], size, now, sockets, out);
+                self.datagram(key, mac, Transport::Udp, hops, payload, size, now, sockets, out);
             }
             (protocol::ICMP | protocol::ICMPV6, _) if l4.len() >= 8 && l4[0] == if ip.source.is_ipv4() { 8 } else { 128 } => {
                 let ident = u16::from_be_bytes([l4[4], l4[5]]);
@@ -284,7 +306,7 @@ impl Proxy {
             self.refuse(&key, mac, segment, out);
             return;
         }
-        if self.index.len() >= MOST_FLOWS {
+        if self.index.len() >= MOST_FLOWS || self.counts.get(&(key.network, key.inside.ip())).is_some_and(|count| *count >= MOST_OF_ONE) {
             self.stats.full += 1;
             self.refuse(&key, mac, segment, out);
             return;
@@ -436,12 +458,20 @@ impl Proxy {
         });
         self.flows[at] = Some(flow);
         self.index.insert(key, at);
+        *self.counts.entry((key.network, key.inside.ip())).or_default() += 1;
         at
     }
 
     fn remove<S: Sockets>(&mut self, at: usize, reset: bool, sockets: &mut S) {
         let Some(flow) = self.flows[at].take() else { return };
         self.index.remove(&flow.key);
+        let inside = (flow.key.network, flow.key.inside.ip());
+        if let Some(count) = self.counts.get_mut(&inside) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&inside);
+            }
+        }
         self.owners.remove(&flow.tcp.socket);
         sockets.close(flow.tcp.socket, reset);
         self.free.push(at);
@@ -524,7 +554,7 @@ impl Proxy {
             }
         }
         // A flow whose deadline stays in the past must not keep the loop awake.
-        let soonest = now + Duration::from_millis(1);
+        let soonest = now + TICK;
         self.next = self.next.map(|next| next.max(soonest));
     }
 }

@@ -244,6 +244,7 @@ impl Inner {
         let UplinkReply::State { stats, .. } = self.dataplane.uplink(UplinkCommand::Show).map_err(unavailable)? else { return Ok(Default::default()) };
         let named = [
             ("uplink_martian", stats.martian),
+            ("uplink_broken", stats.broken),
             ("uplink_unsupported", stats.unsupported),
             ("uplink_fragment", stats.fragment),
             ("uplink_full", stats.full),
