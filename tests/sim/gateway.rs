@@ -17,7 +17,7 @@ struct Dull(u32);
 impl Dull {
     fn open(&mut self) -> io::Result<SocketId> {
         self.0 += 1;
-        if self.0 % 7 == 0 { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(SocketId(self.0)) }
+        if self.0.is_multiple_of(7) { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(SocketId(self.0)) }
     }
 }
 
@@ -60,7 +60,7 @@ impl Sockets for Dull {
     }
     fn datagram_send(&mut self, socket: SocketId, _: SocketAddr, hops: u8, _: &[u8]) -> io::Result<()> {
         assert_ne!(hops, 0);
-        if socket.0 % 5 == 0 { Err(io::ErrorKind::NetworkUnreachable.into()) } else { Ok(()) }
+        if socket.0.is_multiple_of(5) { Err(io::ErrorKind::NetworkUnreachable.into()) } else { Ok(()) }
     }
     fn datagram_receive(&mut self, _: SocketId, _: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         Err(io::ErrorKind::WouldBlock.into())
