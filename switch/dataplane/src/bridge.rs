@@ -1,6 +1,6 @@
 //! One broadcast domain: learns, decides. Deciding changes nothing outside learning.
 
-use packet::{Instant, PortId};
+use packet::{Instant, PortId, ethertype};
 
 use crate::{
     command::{BridgeConfig, L2Mode},
@@ -20,16 +20,37 @@ pub(crate) enum Forwarding {
 #[derive(Debug)]
 pub(crate) struct Bridge {
     pub(crate) config: BridgeConfig,
+    /// The gateway's address as in [`Header`]; [`NO_GATEWAY`] without one.
+    gateway: u64,
     /// In the order they came.
     pub(crate) ports: Vec<PortId>,
     pub(crate) fdb: Fdb,
     pub(crate) full_reported: Option<Instant>,
 }
 
+const NO_GATEWAY: u64 = u64::MAX;
+
+fn gateway_bits(config: &BridgeConfig) -> u64 {
+    config.gateway.as_ref().map_or(NO_GATEWAY, |gateway| gateway.mac.get().as_u64())
+}
+
 impl Bridge {
     pub(crate) fn new(config: BridgeConfig, secret: [u64; 4]) -> Self {
         let fdb = Fdb::new(config.fdb_capacity, config.ageing, secret);
-        Self { config, ports: Vec::new(), fdb, full_reported: None }
+        let gateway = gateway_bits(&config);
+        Self { config, gateway, ports: Vec::new(), fdb, full_reported: None }
+    }
+
+    /// Changes all but the FDB's capacity.
+    pub(crate) fn configure(&mut self, config: BridgeConfig) {
+        self.gateway = gateway_bits(&config);
+        self.config = BridgeConfig { fdb_capacity: self.config.fdb_capacity, ..config };
+    }
+
+    /// Whether a frame may be for the gateway; cheap, and true of few others.
+    #[inline]
+    pub(crate) fn may_be_for_gateway(&self, header: Header) -> bool {
+        header.destination == self.gateway || (header.is_to_group() && self.gateway != NO_GATEWAY && matches!(header.ethertype, ethertype::ARP | ethertype::IPV6))
     }
 
     /// Notes where the source lives.

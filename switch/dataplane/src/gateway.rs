@@ -35,17 +35,11 @@ pub(crate) enum Heard {
 }
 
 impl GatewayConfig {
-    /// Whether a frame may be for the gateway; cheap, and true of few others.
-    #[inline]
-    pub(crate) fn may_hear(&self, header: Header) -> bool {
-        header.destination == self.mac.get().as_u64() || (header.is_to_group() && matches!(header.ethertype, ethertype::ARP | ethertype::IPV6))
-    }
-
     fn owns(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|address| address.ip() == ip) || matches!(ip, IpAddr::V6(v6) if v6 == answer::link_local(self.mac))
     }
 
-    /// Deals with a frame that [`may_hear`](Self::may_hear) lets through.
+    /// Deals with a frame that may be for it: to its own address, or to a group and ARP or IPv6.
     pub(crate) fn hear(&self, header: Header, frame: Frame, pool: &Pool) -> Result<Heard, DropReason> {
         let to_me = header.destination == self.mac.get().as_u64();
         let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.tags == 0) else {
@@ -94,5 +88,4 @@ impl GatewayConfig {
         }
         Ok(Heard::Outside(frame))
     }
-
 }

@@ -110,24 +110,22 @@ impl Switch {
         let learned = if learns { bridge.learn(membership.vlan, header, from.port, now) } else { Learned::Known };
         // A frame of the reserved group is learned from, though not forwarded (as the kernel's bridge).
         let decision = bridge.decide(membership.vlan, header, from.port, now);
-        let heard = match &bridge.config.gateway {
-            Some(gateway) if membership.vlan == 0 && gateway.may_hear(header) => gateway.hear(header, frame, &self.pool),
-            _ => Ok(Heard::NotMine(frame)),
-        };
+        let is_heard = bridge.may_be_for_gateway(header) && membership.vlan == 0;
         if learned != Learned::Known {
             self.report(learned, from, header, now, out);
         }
-        match heard? {
-            Heard::NotMine(frame) => self.go(decision, from, frame, now, out),
-            mine => self.heard(mine, from, decision, now, out),
+        if is_heard {
+            return self.hear(from, header, frame, decision, now, out);
         }
+        self.go(decision, from, frame, now, out)
     }
 
-    /// What became of a frame that the gateway may have heard.
+    /// A frame that the gateway may want: answered, handed out, or the bridge's after all.
     #[inline(never)]
-    fn heard(&mut self, heard: Heard, from: Origin, decision: Forwarding, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        match heard {
-            Heard::NotMine(frame) => self.go(decision, from, frame, now, out),
+    fn hear(&mut self, from: Origin, header: Header, frame: Frame, decision: Forwarding, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        let gateway = self.bridges.at(from.bridge).and_then(|bridge| bridge.config.gateway.as_ref()).ok_or(DropReason::GatewayNothing)?;
+        match gateway.hear(header, frame, &self.pool)? {
+            Heard::NotMine(frame) => self.go_on(decision, from, frame, now, out),
             Heard::Outside(frame) => {
                 let network = self.ports.at(from.port).map(|port| port.config().network).ok_or(DropReason::PortDown)?;
                 if out.push_outside(network, frame) { Ok(()) } else { Err(DropReason::NoUplink) }
@@ -154,7 +152,7 @@ impl Switch {
         let decision = bridge.decide(0, header, GATEWAY, now);
         // What cannot be delivered is counted under the port it should have left by; without one it is
         // lost as on a wire without a listener.
-        if let Err(reason) = self.go(decision, from, frame, now, out)
+        if let Err(reason) = self.go_on(decision, from, frame, now, out)
             && let Forwarding::Unicast(target) = decision
             && let Some(state) = self.ports.at_mut(target)
         {
@@ -162,7 +160,14 @@ impl Switch {
         }
     }
 
-    #[inline]
+    /// [`go`](Self::go) for those whose way is longer anyhow: inlined in one place only.
+    #[inline(never)]
+    fn go_on(&mut self, decision: Forwarding, from: Origin, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        self.go(decision, from, frame, now, out)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     fn go(&mut self, decision: Forwarding, from: Origin, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         match decision {
             Forwarding::Drop(reason) => Err(reason),

@@ -70,7 +70,7 @@ impl Switch {
         if config.l2 == L2Mode::Hub {
             bridge.fdb.flush(None, false);
         }
-        bridge.config = BridgeConfig { fdb_capacity: bridge.config.fdb_capacity, ..config };
+        bridge.configure(config);
         Ok(Reply::Done)
     }
 
