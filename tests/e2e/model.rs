@@ -106,7 +106,7 @@ fn dry_run() {
     lab.weft("network create lab --subnet 10.9.0.0/24").ok();
     assert!(lab.weft("run --dry-run --net lab:ip=10.9.0.7 -- true").ok().contains("10.9.0.7"));
     assert!(lab.weft("run --dry-run --net lab:ip=10.8.0.7 -- true").fails().contains("10.8.0.7"));
-    assert!(lab.weft("attach lab --dev lo --dry-run").ok().contains("\"lo\""));
+    assert!(lab.weft("attach lab --host-port --dry-run").ok().contains("10.9.0."));
     assert!(lab.weft("ps -aq").ok().is_empty() && lab.weft("port ls --json").json().as_array().is_some_and(Vec::is_empty));
     assert_eq!(before, lab.footprint());
 }

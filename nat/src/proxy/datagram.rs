@@ -23,8 +23,9 @@ use super::{
 /// way, an eighth at a time, so that a flood of new ports costs little, and nobody else anything.
 const MOST_BINDINGS: usize = 16_384;
 const MOST_OF_ONE: usize = 4096;
-/// Flows at most.
+/// Flows at most, and of one address inside.
 const MOST_FLOWS: usize = 131_072;
+const MOST_FLOWS_OF_ONE: usize = 32_768;
 /// RFC 4787 REQ-5: at least two minutes; five are recommended.
 const LIFETIME: Duration = Duration::from_secs(300);
 /// One question, one answer (RFC 4787 REQ-5 a allows less for well-known ports).
@@ -33,7 +34,7 @@ const DNS_LIFETIME: Duration = Duration::from_secs(20);
 const ECHO_LIFETIME: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(5);
 /// Datagrams read from one socket before another has its turn.
-const BURST: usize = 64;
+const BURST: usize = 256;
 const MOST_BYTES: usize = 65_507;
 
 /// A socket that stands for an end inside.
@@ -79,10 +80,25 @@ pub(super) struct Datagrams {
     pub(super) sessions: HashMap<(Key, Transport), Session>,
     /// What clients of published ports, and servers that were renamed, are called inside.
     names: HashMap<(SocketId, SocketAddr), Key>,
+    /// How many flows an address inside has made since, or had at, the last sweep.
+    flow_counts: HashMap<(packet::NetworkId, IpAddr), usize>,
     next: Option<Instant>,
 }
 
 impl Datagrams {
+    fn is_full_for(&self, key: &Key) -> bool {
+        self.sessions.len() >= MOST_FLOWS || self.flow_counts.get(&(key.network, key.inside.ip())).is_some_and(|count| *count >= MOST_FLOWS_OF_ONE)
+    }
+
+    fn count_flows(&mut self) {
+        self.flow_counts.clear();
+        let counts = &mut self.flow_counts;
+        self.sessions.retain(|(key, _), _| {
+            *counts.entry((key.network, key.inside.ip())).or_default() += 1;
+            true
+        });
+    }
+
     pub(super) fn is_taken(&self, key: &Key) -> bool {
         self.sessions.contains_key(&(*key, Transport::Udp))
     }
@@ -98,6 +114,7 @@ impl Datagrams {
 
     pub(super) fn end<S: Sockets>(&mut self, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>, ends: impl Fn(&Key) -> bool) {
         self.sessions.retain(|(key, _), _| !ends(key));
+        self.count_flows();
         self.names.retain(|_, key| !ends(key));
         for at in 0..self.bindings.len() {
             let gone = self.bindings[at].as_ref().is_some_and(|binding| ends(&Key { network: binding.network, inside: binding.inside, outside: binding.inside }));
@@ -127,6 +144,7 @@ impl Datagrams {
         let sessions = &self.sessions;
         self.names.retain(|_, key| sessions.contains_key(&(*key, Transport::Udp)));
         self.counts.retain(|_, count| *count > 0);
+        self.count_flows();
         let mut used: Vec<SocketId> = self.sessions.values().map(|session| session.socket).collect();
         used.sort_unstable();
         for at in 0..self.bindings.len() {
@@ -228,7 +246,7 @@ impl Proxy {
 
     fn new_session<S: Sockets>(&mut self, key: Key, mac: Mac, transport: Transport, now: Instant, sockets: &mut S) -> io::Result<Option<(SocketId, SocketAddr)>> {
         let Some(peer) = self.route(&key, transport) else { return Ok(None) };
-        if self.datagrams.sessions.len() >= MOST_FLOWS {
+        if self.datagrams.is_full_for(&key) {
             self.stats.full += 1;
             return Ok(None);
         }
@@ -242,6 +260,7 @@ impl Proxy {
             self.datagrams.names.insert((session.socket, session.peer), key);
         }
         self.datagrams.sessions.insert((key, session.transport), session);
+        *self.datagrams.flow_counts.entry((key.network, key.inside.ip())).or_default() += 1;
         self.datagrams.next.get_or_insert(now + SWEEP);
     }
 
@@ -275,7 +294,7 @@ impl Proxy {
             if this.datagrams.sessions.get(&(direct, Transport::Udp)).is_some_and(|session| session.socket == listener) {
                 return Some((direct, Transport::Udp));
             }
-            if this.datagrams.sessions.len() >= MOST_FLOWS {
+            if this.datagrams.is_full_for(&direct) {
                 this.stats.full += 1;
                 return None;
             }
@@ -287,7 +306,7 @@ impl Proxy {
 
     /// Reads a burst, and passes on what `whose` knows.
     fn receive<S: Sockets>(&mut self, socket: SocketId, now: Instant, sockets: &mut S, out: &mut Output, mut whose: impl FnMut(&mut Self, SocketAddr) -> Option<(Key, Transport)>) {
-        for _ in 0..BURST * 64 {
+        for _ in 0..BURST {
             let mut from = None;
             let read = write::with_payload(&self.pool, MOST_BYTES, |into| {
                 let (length, who) = sockets.datagram_receive(socket, into)?;
@@ -297,6 +316,8 @@ impl Proxy {
             let (mut frame, length, from) = match (read, from) {
                 (Ok(Some((frame, length))), Some(from)) => (frame, length, from),
                 (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Without a buffer now, there will be one when frames have left.
+                (Ok(None), _) => break,
                 _ => return,
             };
             let Some((key, transport)) = whose(self, from) else {
@@ -327,6 +348,7 @@ impl Proxy {
                 write::fragment(&self.pool, &frame, mtu, |part| out.push((key.network, part)));
             }
         }
+        self.again.push(socket);
     }
 
     fn pass_error(&mut self, key: &Key, transport: Transport, error: &NetworkError, out: &mut Output) {

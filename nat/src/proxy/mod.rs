@@ -140,6 +140,8 @@ pub struct Proxy {
     publishes: HashMap<SocketId, (Publish, u64)>,
     datagrams: Datagrams,
     fragments: Reassembler,
+    /// Datagram sockets that may have more to read than their turn allowed.
+    again: Vec<SocketId>,
     /// Flows that owe an acknowledgement, or have more to send, at the end of the turn.
     pending: Vec<usize>,
     isn_key: RandomState,
@@ -166,6 +168,7 @@ impl Proxy {
             publishes: HashMap::new(),
             datagrams: Datagrams::default(),
             fragments: Reassembler::default(),
+            again: Vec::new(),
             pending: Vec::new(),
             isn_key: RandomState::new(),
             next: None,
@@ -400,6 +403,11 @@ impl Proxy {
             self.outcome(at, now, sockets, out);
             return;
         }
+        if ready.error && flow.tcp.is_half_open() {
+            // The client is gone before the sandbox answered.
+            self.with_flow(at, now, sockets, out, Tcp::break_off);
+            return;
+        }
         if ready.read || ready.error {
             self.with_flow(at, now, sockets, out, Tcp::readable);
         }
@@ -507,6 +515,9 @@ impl Proxy {
     /// more. True when there is more still.
     pub fn flush<S: Sockets>(&mut self, now: Instant, sockets: &mut S, out: &mut Output) -> bool {
         sockets.datagram_flush();
+        for socket in std::mem::take(&mut self.again) {
+            self.ready(socket, Ready { read: true, ..Ready::default() }, now, sockets, out);
+        }
         let mut pending = std::mem::take(&mut self.pending);
         pending.sort_unstable();
         pending.dedup();
@@ -525,7 +536,7 @@ impl Proxy {
         if self.pending.is_empty() {
             self.pending = pending;
         }
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.again.is_empty()
     }
 
     // ---- the clock ----

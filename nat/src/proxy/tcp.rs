@@ -173,7 +173,7 @@ pub(crate) struct Context<'a, S> {
 }
 
 fn before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) > 0x8000_0000
+    a.wrapping_sub(b) >= 0x8000_0000
 }
 
 impl Tcp {

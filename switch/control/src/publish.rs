@@ -60,9 +60,9 @@ pub fn parse(spec: &str) -> Result<Vec<PublishRequest>> {
     let bad = |part: &str, what: &str| ControlError::new(Code::Invalid, spec, format!("-p {spec}: {what}: {part:?}")).hint("want [IP:][HOST[-END]]:PORT[-END][/tcp|udp]");
     let (rest, protocol) = match spec.rsplit_once('/') {
         None => (spec, Protocol::Tcp),
-        Some((rest, "tcp")) => (rest, Protocol::Tcp),
-        Some((rest, "udp")) => (rest, Protocol::Udp),
-        Some((_, "sctp")) => return Err(bad("sctp", "SCTP cannot be published: host sockets carry TCP and UDP")),
+        Some((rest, word)) if word.eq_ignore_ascii_case("tcp") => (rest, Protocol::Tcp),
+        Some((rest, word)) if word.eq_ignore_ascii_case("udp") => (rest, Protocol::Udp),
+        Some((_, word)) if word.eq_ignore_ascii_case("sctp") => return Err(bad("sctp", "SCTP cannot be published: host sockets carry TCP and UDP")),
         Some((_, other)) => return Err(bad(other, "unknown protocol")),
     };
     let (head, inside) = rest.rsplit_once(':').map_or((None, rest), |(head, inside)| (Some(head), inside));

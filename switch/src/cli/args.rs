@@ -420,7 +420,7 @@ pub(super) struct AttachArguments {
     #[arg(id = "on_host", long = "host-port", alias = "self")]
     pub(super) on_host: bool,
     /// A device of the host joins
-    #[arg(long)]
+    #[arg(long, conflicts_with = "on_host")]
     pub(super) dev: Option<String>,
     #[command(flatten)]
     pub(super) endpoint: EndpointArguments,

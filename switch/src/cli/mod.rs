@@ -104,7 +104,9 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Ip(arguments) => ip::run(&arguments, place),
         Noun::Doctor { json } => Ok(u8::from(!crate::doctor::run(&place.client, json))),
         Noun::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
+            print(String::from_utf8_lossy(&script).trim_end());
             Ok(0)
         }
     }

@@ -113,17 +113,26 @@ impl Inner {
 
     /// Unplugs an endpoint and removes its device.
     pub(crate) fn close_endpoint(&mut self, sandbox: Option<&Sandbox>, endpoint: &Endpoint, netns: Option<&Netns>) {
+        if let Some(port) = self.ports.remove(&endpoint.id) {
+            self.dataplane.remove_port(port).ok();
+        }
+        self.end_flows_of(endpoint);
+        self.delete_device(endpoint, netns);
+        if let Some(sandbox) = sandbox {
+            self.event("port detach", json!({ "port": port_name(sandbox, endpoint) }));
+        }
+    }
+
+    /// Ends what a sandbox has open to the outside.
+    pub(crate) fn end_flows(&self, sandbox: &Sandbox) {
+        sandbox.endpoints.iter().for_each(|endpoint| self.end_flows_of(endpoint));
+    }
+
+    fn end_flows_of(&self, endpoint: &Endpoint) {
         if let Some(&bridge) = self.bridges.get(&endpoint.network) {
             for address in &endpoint.addresses {
                 drop(self.dataplane.uplink(UplinkCommand::RemoveInside(bridge, address.ip())));
             }
-        }
-        if let Some(port) = self.ports.remove(&endpoint.id) {
-            self.dataplane.remove_port(port).ok();
-        }
-        self.delete_device(endpoint, netns);
-        if let Some(sandbox) = sandbox {
-            self.event("port detach", json!({ "port": port_name(sandbox, endpoint) }));
         }
     }
 

@@ -338,10 +338,12 @@ impl Inner {
             }
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGKILL).ok();
         }
+        // Its flows end first: they may hold the descriptors that saving needs.
+        self.unpublish_all(&sandbox.id);
+        self.end_flows(&sandbox);
         let mut model = self.model.clone();
         model.sandboxes.remove(&sandbox.id);
         self.commit(model)?;
-        self.unpublish_all(&sandbox.id);
         let netns = self.open_sandbox(&sandbox).ok().flatten();
         for endpoint in &sandbox.endpoints {
             self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());
@@ -400,6 +402,9 @@ impl Inner {
             NetnsTarget::Name(name) if self.model.sandbox(&name).is_ok() => return self.connect(&name, &endpoint),
             other => other,
         };
+        if target == NetnsTarget::Device("lo".into()) {
+            return Err(ControlError::new(Code::Invalid, "lo", "lo is no device to attach: nothing but the host itself is behind it").hint("use --host-port to put the host on the network"));
+        }
         let name = target_name(&target);
         if self.model.sandboxes.values().any(|sandbox| sandbox.name == name) {
             return self.connect(&name, &endpoint);

@@ -54,6 +54,8 @@ pub(crate) struct HostSockets {
     next_echo: u16,
     skipped: Vec<u8>,
     batch: Batch,
+    /// Sockets at most: the rest of the descriptors is for control and ports.
+    most: usize,
 }
 
 /// Datagrams of one size to one place, for one system call (udp(7), UDP_SEGMENT).
@@ -73,7 +75,7 @@ const LONGEST_SEGMENT: usize = 1200;
 impl HostSockets {
     /// None yet.
     pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry, entries: Vec::new(), free: Vec::new(), next_echo: 1, skipped: Vec::new(), batch: Batch::default() }
+        Self { registry, entries: Vec::new(), free: Vec::new(), next_echo: 1, skipped: Vec::new(), batch: Batch::default(), most: most_sockets() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -86,6 +88,9 @@ impl HostSockets {
     }
 
     fn add(&mut self, socket: Socket, kind: Kind) -> io::Result<SocketId> {
+        if self.entries.len() - self.free.len() >= self.most {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         let id = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
@@ -116,10 +121,19 @@ impl HostSockets {
 
     fn add_stream(&mut self, socket: Socket) -> io::Result<SocketId> {
         socket.set_tcp_nodelay(true).ok();
+        // Should this process end, peers must not take what they have for the whole.
+        socket.set_linger(Some(std::time::Duration::ZERO)).ok();
         sys::force_send_buffer(&socket, SEND_BUFFER);
         let offset = sys::set_peek_offset(&socket, 0).is_ok();
         self.add(socket, Kind::Stream { peeked: 0, offset })
     }
+}
+
+/// Three quarters of the descriptors that this process may have.
+fn most_sockets() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft - soft / 4).unwrap_or(usize::MAX)
 }
 
 fn domain(ipv6: bool) -> Domain {
@@ -319,8 +333,8 @@ impl Sockets for HostSockets {
 
     fn close(&mut self, socket: SocketId, reset: bool) {
         let Some(entry) = self.entries.get_mut(socket.0 as usize).and_then(Option::take) else { return };
-        if reset {
-            entry.socket.set_linger(Some(std::time::Duration::ZERO)).ok();
+        if !reset && matches!(entry.kind, Kind::Stream { .. }) {
+            entry.socket.set_linger(None).ok();
         }
         self.registry.deregister(&mut SourceFd(&entry.socket.as_raw_fd())).ok();
         self.free.push(socket.0);
