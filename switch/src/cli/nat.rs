@@ -7,7 +7,7 @@ use super::{
     End, Place,
     args::{NatAction, PublishAction},
     print, print_json,
-    table::table,
+    table::{table, text},
 };
 use crate::client::escape;
 
@@ -92,12 +92,4 @@ fn flows(as_json: bool, place: &Place) -> End {
         ));
     }
     Ok(0)
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
 }

@@ -10,7 +10,7 @@ use super::{
     netns::target,
     print, print_json,
     spec::{endpoint_request, trunk, vlan_words},
-    table::table,
+    table::{table, text},
 };
 use crate::client::escape;
 
@@ -48,14 +48,6 @@ pub(super) fn detach(arguments: &DetachArguments, place: &Place) -> End {
     };
     place.client.post("/v1/detach", &request)?;
     Ok(0)
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
 }
 
 pub(super) fn run(action: PortAction, place: &Place) -> End {

@@ -1,5 +1,7 @@
 //! Tables in Docker's shape: columns padded to their widest cell, three blanks apart.
 
+use serde_json::Value;
+
 use super::print;
 
 /// Prints a header and rows.
@@ -32,6 +34,15 @@ pub(crate) fn cut(text: &str, length: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A JSON value as a cell.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
