@@ -355,6 +355,9 @@ impl Model {
             if subnet.ip() != subnet.network() {
                 return Err(invalid(subnet.to_string(), format!("{subnet} has host bits set")).hint(format!("did you mean {}/{}?", subnet.network(), subnet.prefix())));
             }
+            if subnet.ip().is_loopback() || subnet.ip().is_multicast() || subnet.ip().is_unspecified() {
+                return Err(invalid(subnet.to_string(), format!("{subnet}: no host can have such an address")).hint("want a private one, e.g. 10.9.0.0/24"));
+            }
             if let Some(other) = self.overlapping(subnet) {
                 return Err(ControlError::new(Code::Conflict, subnet.to_string(), format!("subnet {subnet} overlaps with network {other}"))
                     .hint("choose another --subnet, or remove that network"));
