@@ -1,4 +1,4 @@
-//! The learning bridge as seen from outside.
+//! The learning bridge as seen from outside. SPEC rows: N2, N3, N9, N10, N11, N12, N13, N14, N15.
 
 use libtest_mimic::Trial;
 use serde_json::Value;

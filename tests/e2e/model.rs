@@ -1,4 +1,4 @@
-//! Networks, endpoints, sandboxes (SPEC C1, C2, C3, C6, C12, O4).
+//! Networks, endpoints, sandboxes. SPEC rows: C1, C2, C3, C6, C11, C12, and part of O4.
 
 use libtest_mimic::Trial;
 use weft_tests::{

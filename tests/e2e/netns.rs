@@ -1,4 +1,4 @@
-//! Namespaces and views from inside (SPEC N1, N5-N8).
+//! Namespaces and views from inside. SPEC rows: N1, N5, N6, N7, N8.
 
 use libtest_mimic::Trial;
 use weft_tests::{

@@ -1,4 +1,4 @@
-//! The daemon goes and comes back; running sandboxes do not notice.
+//! The daemon goes and comes back; running sandboxes do not notice. SPEC rows: N4.
 
 use libtest_mimic::Trial;
 use weft_tests::{

@@ -1,5 +1,5 @@
-//! The way out and the way in: sandboxes, a host, a LAN with another machine. SPEC rows P2-P9, P11, P13,
-//! P14, O6.
+//! The way out and the way in: sandboxes, a host, a LAN with another machine. SPEC rows: P2, P3, P4, P5
+//! (not -P), P6, P7, P8, P9, P10, P11, P13, P14, O6.
 
 use libtest_mimic::Trial;
 use weft_tests::{

@@ -91,13 +91,12 @@ impl Datagrams {
         self.sessions.len() >= MOST_FLOWS || self.flow_counts.get(&(key.network, key.inside.ip())).is_some_and(|count| *count >= MOST_FLOWS_OF_ONE)
     }
 
+    #[expect(clippy::iter_over_hash_type, reason = "counting has no order")]
     fn count_flows(&mut self) {
         self.flow_counts.clear();
-        let counts = &mut self.flow_counts;
-        self.sessions.retain(|(key, _), _| {
-            *counts.entry((key.network, key.inside.ip())).or_default() += 1;
-            true
-        });
+        for (key, _) in self.sessions.keys() {
+            *self.flow_counts.entry((key.network, key.inside.ip())).or_default() += 1;
+        }
     }
 
     pub(super) fn is_taken(&self, key: &Key) -> bool {

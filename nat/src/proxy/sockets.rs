@@ -111,11 +111,6 @@ pub trait Sockets {
 
     /// Closes; with `reset` a TCP peer is told that the connection broke.
     fn close(&mut self, socket: SocketId, reset: bool);
-
-    /// Whether an address is the host's own loopback, which no sandbox reaches.
-    fn is_forbidden(&self, to: IpAddr) -> bool {
-        is_martian(to)
-    }
 }
 
 /// Destinations that no router forwards to (RFC 6890): loopback, unspecified, multicast, broadcast,

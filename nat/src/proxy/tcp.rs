@@ -172,6 +172,13 @@ pub(crate) struct Context<'a, S> {
     pub(crate) out: &'a mut Vec<Frame>,
 }
 
+impl<S> Context<'_, S> {
+    /// Payload of a segment that fits the link, bytes: without an IP and a TCP header.
+    fn mss(&self) -> u16 {
+        self.mtu - if self.path.to.is_ipv4() { 40 } else { 60 }
+    }
+}
+
 fn before(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) >= 0x8000_0000
 }
@@ -249,8 +256,13 @@ impl Tcp {
 
     /// When this flow wants to hear from the clock.
     pub(crate) fn deadline(&self) -> Instant {
-        let lifetime = if self.is_half_open() || self.inside_done || self.fin_sent { PARTIAL } else { IDLE };
-        [self.retransmit, self.look, Some(self.last + lifetime)].into_iter().flatten().min().unwrap_or(self.last)
+        let end = self.end_of_life();
+        [self.retransmit, self.look].into_iter().flatten().fold(end, Instant::min)
+    }
+
+    /// When it is given up unless something happens.
+    fn end_of_life(&self) -> Instant {
+        self.last + if self.is_half_open() || self.inside_done || self.fin_sent { PARTIAL } else { IDLE }
     }
 
     // ---- from the host ----
@@ -263,8 +275,7 @@ impl Tcp {
 
     /// Sends, or sends again, a SYN or SYN-ACK.
     pub(crate) fn send_syn<S: Sockets>(&mut self, cx: &mut Context<S>) {
-        let headers = if cx.path.to.is_ipv4() { 40 } else { 60 };
-        let [high, low] = (cx.mtu - headers).to_be_bytes();
+        let [high, low] = cx.mss().to_be_bytes();
         let offers_scale = self.state == State::SynSent || self.scaling;
         let options = [2, 4, high, low, 1, 3, 3, SCALE];
         let flags = if self.state == State::SynSent { SYN } else { SYN | ACK };
@@ -306,7 +317,7 @@ impl Tcp {
 
     /// Sends what the host has and the sandbox has room for.
     pub(crate) fn pump<S: Sockets>(&mut self, cx: &mut Context<S>) -> Verdict {
-        let mss = self.mss.min(cx.mtu - if cx.path.to.is_ipv4() { 40 } else { 60 });
+        let mss = self.mss.min(cx.mss());
         let whole = SUPER / usize::from(mss) * usize::from(mss);
         for _ in 0..BURST {
             if !self.readable || self.fin_sent {
@@ -555,8 +566,7 @@ impl Tcp {
                 State::Open => return self.probe(cx),
             }
         }
-        let lifetime = if self.is_half_open() || self.inside_done || self.fin_sent { PARTIAL } else { IDLE };
-        if self.last + lifetime <= cx.now {
+        if self.end_of_life() <= cx.now {
             return self.break_off(cx);
         }
         Verdict::Keep

@@ -1,6 +1,6 @@
 //! What the proxy carries, to be shown.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use packet::NetworkId;
 
@@ -78,11 +78,5 @@ impl Proxy {
     #[must_use]
     pub fn publishes(&self) -> Vec<PublishView> {
         self.publishes.iter().map(|(&listener, &(publish, hits))| PublishView { listener, publish, hits }).collect()
-    }
-
-    /// Whether an address is somebody's gateway.
-    #[must_use]
-    pub fn is_gateway(&self, network: NetworkId, ip: IpAddr) -> bool {
-        self.networks.get(&network).is_some_and(|network| network.gateways.iter().any(|gateway| gateway.ip() == ip))
     }
 }

@@ -101,20 +101,26 @@ impl Inner {
         let (bridge, endpoint) = self.published_endpoint(sandbox)?;
         let mac: Mac = endpoint.mac.parse().map_err(|_| unavailable("the endpoint has no MAC address"))?;
         let (host_port, bound) = bind(request)?;
-        let mut listeners = Vec::new();
+        let published = Published { host_ip: request.host_ip, host_port, port: request.port, protocol: request.protocol };
+        let mut live = Live { published, listeners: Vec::new() };
         for (host, fd) in bound {
             let same_family = endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).find(|ip| ip.is_ipv4() == host.is_ipv4());
             let Some(ip) = same_family.or_else(|| endpoint.addresses.first().map(ipnetwork::IpNetwork::ip)) else { continue };
             let transport = if request.protocol == Protocol::Tcp { Transport::Tcp } else { Transport::Udp };
             let publish = proxy::Publish { network: bridge, transport, host, inside: SocketAddr::new(ip, request.port), mac };
-            match self.dataplane.uplink(UplinkCommand::Publish(publish, fd)) {
-                Ok(UplinkReply::Listener(Ok(listener))) => listeners.push(listener),
-                Ok(UplinkReply::Listener(Err(error))) => return Err(unavailable(error)),
-                _ => return Err(unavailable("the data plane has stopped")),
-            }
+            let error = match self.dataplane.uplink(UplinkCommand::Publish(publish, fd)) {
+                Ok(UplinkReply::Listener(Ok(listener))) => {
+                    live.listeners.push(listener);
+                    continue;
+                }
+                Ok(UplinkReply::Listener(Err(error))) => unavailable(error),
+                _ => unavailable("the data plane has stopped"),
+            };
+            // One family alone is half a port.
+            self.close_listeners(vec![live]);
+            return Err(error);
         }
-        let published = Published { host_ip: request.host_ip, host_port, port: request.port, protocol: request.protocol };
-        Ok(Live { published, listeners })
+        Ok(live)
     }
 
     /// The first endpoint that has an address on a network with a way out.
