@@ -1,6 +1,34 @@
-//! The way out: flows of sandboxes carried by the host's own sockets.
+//! Address translation, sans-IO, in two kinds.
 //!
-//! Sans-IO: no system call is made here. What the host does is behind [`proxy::Sockets`], which the
-//! daemon implements with real sockets and the tests with made-up ones.
+//! * [`Nat`] rewrites packets, as a router does: for an uplink that carries packets.
+//! * [`proxy`] ends flows and starts them again on the host's sockets: for an uplink that needs no
+//!   privilege. What the host does is behind [`proxy::Sockets`], which the daemon implements with real
+//!   sockets and the tests with made-up ones.
+//!
+//! Both know networks, inside and outside ends, published ports; neither makes a system call.
 
+mod behaviour;
+mod conntrack;
+mod drop;
+mod fragment;
+mod icmp;
+mod index;
+mod keyed;
+mod lifetime;
+mod mapping;
+mod npt;
+mod port_alloc;
 pub mod proxy;
+mod rule;
+mod tcp_state;
+mod translate;
+mod tuple;
+
+pub use behaviour::{Behaviour, Dependence, NoSuchPreset, PRESETS};
+pub use conntrack::ConnectionView;
+pub use drop::{NatDrop, NatDrops};
+pub use lifetime::{Lifetimes, UNSOLICITED_SYN};
+pub use npt::Prefixes;
+pub use rule::{Forward, ForwardError, ForwardId, ForwardView, Inside, Translation};
+pub use translate::{Nat, NatConfig, Refused, Translated, Unwanted};
+pub use tuple::{Direction, End};

@@ -55,12 +55,15 @@ impl FiveTuple {
         [words[2], words[3]] = address_words(high.0);
         // 4.2.4.2 and its IPv6 spelling are different flows, so the family goes in as well.
         words[4] = u64::from(low.1) << 48 | u64::from(high.1) << 32 | u64::from(low.0.is_ipv6()) << 8 | u64::from(self.protocol);
-        sip13(key, &words)
+        keyed_hash(key, &words)
     }
 }
 
+/// An address as words to hash: an IPv4 address, and its spelling as the low bits of an IPv6 one, give the
+/// same, so the family has to go in as well.
+#[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "split in two halves")]
-fn address_words(address: IpAddr) -> [u64; 2] {
+pub fn address_words(address: IpAddr) -> [u64; 2] {
     match address {
         IpAddr::V4(address) => [u64::from(u32::from(address)), 0],
         IpAddr::V6(address) => {
@@ -70,8 +73,9 @@ fn address_words(address: IpAddr) -> [u64; 2] {
     }
 }
 
-/// SipHash-1-3 of `words` as little-endian bytes.
-fn sip13(key: HashKey, words: &[u64]) -> u64 {
+/// SipHash-1-3 of `words` as little-endian bytes, for tables whose keys attackers choose.
+#[must_use]
+pub fn keyed_hash(key: HashKey, words: &[u64]) -> u64 {
     let mut state = [
         key[0] ^ 0x736f_6d65_7073_6575,
         key[1] ^ 0x646f_7261_6e64_6f6d,
@@ -118,7 +122,7 @@ mod tests {
         fn hash_agrees_with_the_standard_library(words in proptest::collection::vec(any::<u64>(), 0..9)) {
             let mut oracle = DefaultHasher::new();
             oracle.write(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>());
-            prop_assert_eq!(sip13([0, 0], &words), oracle.finish());
+            prop_assert_eq!(keyed_hash([0, 0], &words), oracle.finish());
         }
 
         #[test]

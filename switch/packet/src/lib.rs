@@ -22,7 +22,7 @@ mod time;
 
 pub use coalesce::{Coalescer, Joins};
 pub use describe::describe;
-pub use five_tuple::{FiveTuple, HashKey};
+pub use five_tuple::{FiveTuple, HashKey, address_words, keyed_hash};
 pub use frame::Frame;
 pub use id::{CaptureId, EndpointId, NetworkId, PortId, VlanId, Vni};
 pub use mac::{BadMac, Mac, UnicastMac};

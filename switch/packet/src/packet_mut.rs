@@ -167,8 +167,15 @@ impl<'a> PacketMut<'a> {
         self.ip.source.is_ipv4()
     }
 
+    /// The frame, to read.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
     /// All behind the IP headers.
-    fn l4(&self) -> &[u8] {
+    #[must_use]
+    pub fn l4(&self) -> &[u8] {
         &self.bytes[self.ip.l4_offset..self.ip.end()]
     }
 
