@@ -187,6 +187,10 @@ impl Conntrack {
         self.provisional.clear();
     }
 
+    pub(crate) fn has_provisional(&self) -> bool {
+        !self.provisional.is_empty()
+    }
+
     /// What the packet in hand made.
     pub(crate) fn undo(&mut self) -> Option<u32> {
         self.provisional.pop()

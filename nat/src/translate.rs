@@ -93,6 +93,8 @@ pub struct Nat {
     config: NatConfig,
     networks: Vec<Option<(NetworkId, Inside)>>,
     externals: Vec<IpAddr>,
+    /// These, and the networks' pools.
+    translated_to: Vec<IpAddr>,
     forwards: Forwards,
     mappings: Mappings,
     conntrack: Conntrack,
@@ -120,6 +122,7 @@ impl Nat {
             config,
             networks: Vec::new(),
             externals: Vec::new(),
+            translated_to: Vec::new(),
             forwards: Forwards::default(),
             mappings: Mappings::new(key, config.most),
             conntrack: Conntrack::new(key, config.most),
@@ -139,6 +142,7 @@ impl Nat {
     pub fn set_externals(&mut self, externals: Vec<IpAddr>) {
         let lost = self.conntrack.select(|connection| !externals.contains(&connection.external.ip));
         self.externals = externals;
+        self.note_external();
         lost.into_iter().for_each(|at| self.end(at, Instant::ZERO));
     }
 
@@ -149,6 +153,7 @@ impl Nat {
             self.networks.resize_with(id.index() + 1, || None);
         }
         self.networks[id.index()] = Some((id, inside));
+        self.note_external();
     }
 
     /// Ends all of a network.
@@ -157,6 +162,7 @@ impl Nat {
         if let Some(slot) = self.networks.get_mut(id.index()).filter(|slot| slot.as_ref().is_some_and(|(network, _)| *network == id)) {
             *slot = None;
         }
+        self.note_external();
     }
 
     /// Ends all of a sandbox's address: it left.
@@ -216,8 +222,22 @@ impl Nat {
     /// Whether an address is one that is translated to.
     #[must_use]
     pub fn is_external(&self, ip: IpAddr) -> bool {
-        let of_pool = |inside: &Inside| matches!(&inside.translation, Translation::Source(pool) if pool.contains(&ip));
-        self.externals.contains(&ip) || self.networks.iter().flatten().any(|(_, inside)| of_pool(inside))
+        self.translated_to.contains(&ip)
+    }
+
+    fn note_external(&mut self) {
+        self.translated_to.clone_from(&self.externals);
+        for (_, inside) in self.networks.iter().flatten() {
+            if let Translation::Source(pool) = &inside.translation {
+                self.translated_to.extend(pool);
+            }
+        }
+    }
+
+    /// Whether the last packet made a connection.
+    #[must_use]
+    pub fn made_connection(&self) -> bool {
+        self.conntrack.has_provisional()
     }
 
     // ---- packets ----

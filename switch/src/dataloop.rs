@@ -259,7 +259,7 @@ impl Loop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let pool = Pool::new(PoolConfig::default());
-        let uplink = Uplink::new(pool.clone(), poll.registry().try_clone()?);
+        let uplink = Uplink::new(pool.clone(), poll.registry().try_clone()?, config.seed);
         let ring = match config.io {
             IoBackend::Epoll => None,
             IoBackend::Uring => Some(Ring::new(&pool, RingConfig::default())?),
@@ -424,7 +424,7 @@ impl Loop {
                 Request::Apply(command, reply) => drop(reply.send(self.apply(command, now))),
                 Request::AddPort(config, device, reply) => drop(reply.send(self.add_port(config, device, now))),
                 Request::SetCarrier(port, on, reply) => drop(reply.send(self.set_carrier(port, on))),
-                Request::Uplink(command, reply) => drop(reply.send(self.uplink.apply(*command))),
+                Request::Uplink(command, reply) => drop(reply.send(self.uplink.apply(*command, now))),
                 Request::StartCapture(config, reply) => drop(reply.send(self.start_capture(config, now))),
                 Request::Shutdown => self.stopping = true,
             }
@@ -656,7 +656,7 @@ impl Loop {
         if !self.outbox.outside.is_empty() {
             let now = self.now();
             for (network, frame) in self.outbox.outside.drain(..) {
-                self.uplink.take(network, &frame, now);
+                self.uplink.take(network, frame, now);
             }
         }
         if !self.outbox.captures.is_empty() {

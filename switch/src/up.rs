@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use weft_control::{ControlError, Endpoint, Protocol, config::UpFile};
+use weft_control::{ControlError, Endpoint, Protocol, config::UpFile, uplink::UplinkSpec};
 
 use crate::{
     cli::{Place, daemon, invalid, print, unavailable},
@@ -25,12 +25,13 @@ type End = Result<u8, ControlError>;
 pub(crate) fn run(path: &Path, check: bool, limit: Duration) -> End {
     let text = std::fs::read_to_string(path).map_err(|error| unavailable(format!("cannot read {}: {error}", path.display())))?;
     let file = UpFile::parse(&text).map_err(|error| invalid(&path.to_string_lossy(), format!("{}: {error}", path.display())))?;
+    let uplink = file.uplink.as_deref().map_or(Ok(UplinkSpec::Sockets), str::parse)?;
     daemon::start_logging(std::env::var("WEFT_LOG").ok().as_deref())?;
     // A switch of its own, beside whatever daemon runs: its files go with it.
     let own = std::env::temp_dir().join(format!("weft-up-{}", std::process::id()));
     let place = Place { client: Client::new(own.join("api.sock")), dirs: Dirs::new(Some(&own)) };
     let rootless = daemon::prepare(&place, false).map_err(unavailable)?;
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: IoBackend::Auto, rootless };
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: IoBackend::Auto, rootless, uplink };
     let result = daemon::block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let runtime = daemon.runtime.clone();

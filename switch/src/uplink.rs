@@ -1,10 +1,14 @@
-//! The user-mode uplink inside the loop: the proxy, its sockets, and frames between them and the switch.
+//! The way out inside the loop: the router, which takes what packets may take, and the proxy with its host
+//! sockets for the rest; and frames between them and the switch.
 
 use std::{io, net::IpAddr, os::fd::OwnedFd};
 
-use dataplane::{Outbox, Switch};
+use dataplane::{Link, Outbox, PacketUplink, Router, RouterStats, Switch};
 use mio::{Registry, event::Event};
-use nat::proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, SocketId, Transport};
+use nat::{
+    ConnectionView, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops,
+    proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, SocketId, Transport},
+};
 use packet::{Frame, Instant, NetworkId, Pool};
 
 use crate::io::sockets::{FIRST, HostSockets};
@@ -12,8 +16,16 @@ use crate::io::sockets::{FIRST, HostSockets};
 /// What control asks of the uplink.
 #[derive(Debug)]
 pub(crate) enum UplinkCommand {
-    /// Serve a network, or serve it differently.
-    SetNetwork(NetworkId, Network),
+    /// Packets leave by this.
+    SetPacketUplink(PacketUplink),
+    /// Serve a network, or serve it differently; how its packets are translated, if they may be.
+    SetNetwork(NetworkId, Network, Option<Inside>),
+    /// Let two networks reach each other, or not.
+    SetRoute(NetworkId, NetworkId, bool),
+    /// Forward a port of the packet uplink.
+    AddForward(Forward),
+    /// Stop.
+    RemoveForward(ForwardId),
     /// End all flows of a network.
     RemoveNetwork(NetworkId),
     /// End all flows of an address.
@@ -31,12 +43,26 @@ pub(crate) enum UplinkCommand {
 pub(crate) enum UplinkReply {
     Done,
     Listener(io::Result<SocketId>),
-    State { flows: Vec<FlowView>, publishes: Vec<PublishView>, stats: ProxyStats },
+    Forward(Result<ForwardId, ForwardError>),
+    State(Box<UplinkState>),
+}
+
+/// What there is to see of the uplinks.
+#[derive(Debug)]
+pub(crate) struct UplinkState {
+    pub(crate) flows: Vec<FlowView>,
+    pub(crate) publishes: Vec<PublishView>,
+    pub(crate) stats: ProxyStats,
+    pub(crate) connections: Vec<ConnectionView>,
+    pub(crate) forwards: Vec<ForwardView>,
+    pub(crate) router: RouterStats,
+    pub(crate) translation: NatDrops,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Uplink {
+    router: Router,
     proxy: Proxy,
     sockets: HostSockets,
     ready: Vec<(SocketId, Ready)>,
@@ -46,8 +72,9 @@ pub(crate) struct Uplink {
 }
 
 impl Uplink {
-    pub(crate) fn new(pool: Pool, registry: Registry) -> Self {
-        Self { proxy: Proxy::new(pool), sockets: HostSockets::new(registry), ready: Vec::new(), output: Vec::new(), more: false }
+    pub(crate) fn new(pool: Pool, registry: Registry, seed: u64) -> Self {
+        let router = Router::new(pool.clone(), NatConfig { seed, ..NatConfig::default() });
+        Self { router, proxy: Proxy::new(pool), sockets: HostSockets::new(registry), ready: Vec::new(), output: Vec::new(), more: false }
     }
 
     /// Whether epoll has anything to say to it.
@@ -60,7 +87,7 @@ impl Uplink {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.proxy.poll_timeout()
+        [self.router.poll_timeout(), self.proxy.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Notes an event of epoll; false when it is not about a socket of ours.
@@ -72,8 +99,10 @@ impl Uplink {
     }
 
     /// A frame that a gateway took for the outside.
-    pub(crate) fn take(&mut self, network: NetworkId, frame: &Frame, now: Instant) {
-        self.proxy.frame(network, frame, now, &mut self.sockets, &mut self.output);
+    pub(crate) fn take(&mut self, network: NetworkId, frame: Frame, now: Instant) {
+        if let Some(frame) = self.router.take(network, frame, now, &mut self.output) {
+            self.proxy.frame(network, &frame, now, &mut self.sockets, &mut self.output);
+        }
     }
 
     /// The end of a turn: what epoll and the clock had to say, what flows owe; frames go into their
@@ -87,17 +116,35 @@ impl Uplink {
         if self.proxy.poll_timeout().is_some_and(|at| at <= now) {
             self.proxy.handle_timeout(now, &mut self.sockets, &mut self.output);
         }
+        if self.router.poll_timeout().is_some_and(|at| at <= now) {
+            self.router.handle_timeout(now, &mut self.output);
+        }
         self.more = self.proxy.flush(now, &mut self.sockets, &mut self.output);
         for (network, frame) in self.output.drain(..) {
             switch.inject(network, frame, now, outbox);
         }
     }
 
-    pub(crate) fn apply(&mut self, command: UplinkCommand) -> UplinkReply {
+    pub(crate) fn apply(&mut self, command: UplinkCommand, now: Instant) -> UplinkReply {
         match command {
-            UplinkCommand::SetNetwork(id, network) => self.proxy.set_network(id, network),
-            UplinkCommand::RemoveNetwork(id) => self.proxy.remove_network(id, &mut self.sockets),
-            UplinkCommand::RemoveInside(network, ip) => self.proxy.remove_inside(network, ip, &mut self.sockets),
+            UplinkCommand::SetPacketUplink(uplink) => self.router.set_uplink(uplink),
+            UplinkCommand::SetNetwork(id, network, inside) => {
+                if let Some(mac) = packet::UnicastMac::new(network.gateway_mac) {
+                    self.router.set_network(id, Link { mac, addresses: network.gateways.clone(), mtu: network.mtu }, inside);
+                }
+                self.proxy.set_network(id, network);
+            }
+            UplinkCommand::SetRoute(one, other, open) => self.router.set_route(one, other, open),
+            UplinkCommand::AddForward(forward) => return UplinkReply::Forward(self.router.add_forward(forward)),
+            UplinkCommand::RemoveForward(id) => self.router.remove_forward(id),
+            UplinkCommand::RemoveNetwork(id) => {
+                self.router.remove_network(id);
+                self.proxy.remove_network(id, &mut self.sockets);
+            }
+            UplinkCommand::RemoveInside(network, ip) => {
+                self.router.remove_inside(network, ip);
+                self.proxy.remove_inside(network, ip, &mut self.sockets);
+            }
             UplinkCommand::Publish(publish, fd) => {
                 let added = self.sockets.add_listener(fd, publish.transport == Transport::Tcp);
                 if let Ok(listener) = added {
@@ -107,7 +154,15 @@ impl Uplink {
             }
             UplinkCommand::Unpublish(listener) => self.proxy.unpublish(listener, &mut self.sockets),
             UplinkCommand::Show => {
-                return UplinkReply::State { flows: self.proxy.flows(), publishes: self.proxy.publishes(), stats: self.proxy.stats };
+                return UplinkReply::State(Box::new(UplinkState {
+                    flows: self.proxy.flows(),
+                    publishes: self.proxy.publishes(),
+                    stats: self.proxy.stats,
+                    connections: self.router.nat().connections(now),
+                    forwards: self.router.nat().forwards().to_vec(),
+                    router: self.router.stats(),
+                    translation: *self.router.nat().drops(),
+                }));
             }
         }
         UplinkReply::Done

@@ -87,7 +87,7 @@ fn world() -> World {
     let mut switch = Switch::new(SwitchConfig::default(), pool.clone());
     let mut out = Outbox::new(4096);
     let addresses = vec!["10.0.0.1/24".parse().expect("valid"), "fd00::1/64".parse().expect("valid")];
-    let gateway = GatewayConfig { mac: UnicastMac::new(GATEWAY).expect("unicast"), addresses: addresses.clone() };
+    let gateway = GatewayConfig { mac: UnicastMac::new(GATEWAY).expect("unicast"), addresses: addresses.clone(), role: dataplane::GatewayRole::Network };
     let config = BridgeConfig { gateway: Some(gateway), ..BridgeConfig::new("net") };
     let Ok(Reply::Network(network)) = switch.apply(Command::AddBridge(config), Instant::ZERO, &mut out) else { panic!("no bridge") };
     let Ok(Reply::Port(port)) = switch.apply(Command::AddPort(PortConfig::new(network, "a")), Instant::ZERO, &mut out) else { panic!("no port") };

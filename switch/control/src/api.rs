@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::publish::Protocol;
-use crate::model::{EndpointKind, L2, NetnsTarget, Storm, Vlan};
+use crate::model::{EndpointKind, L2, NatPreset, NetnsTarget, Storm, Vlan};
 
 /// `POST /v1/networks`; also a `[[network]]` of an `up` file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,6 +47,18 @@ pub struct NetworkCreate {
     /// Whether its sandboxes may open flows to the outside; they may unless told otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masquerade: Option<bool>,
+    /// How translation behaves towards peers, on an uplink of packets: a preset of RFC 4787's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatPreset>,
+    /// External prefix of IPv6 instead of one address (RFC 6296), on an uplink of packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat_prefix: Option<ipnetwork::Ipv6Network>,
+    /// Where its ports are published unless they say otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_binding: Option<IpAddr>,
+    /// Interfaces inside are called so, with a number behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifname_prefix: Option<String>,
     /// Its ports are isolated from one another unless an endpoint says otherwise.
     #[serde(default)]
     pub isolated_default: bool,
@@ -222,6 +234,12 @@ pub struct PublishInfo {
     pub protocol: Protocol,
     /// Connections, or datagrams, that came in.
     pub hits: u64,
+    /// Packets both ways, where packets are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// Bytes both ways, where packets are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// An entry of `GET /v1/flows`.
@@ -235,12 +253,23 @@ pub struct FlowInfo {
     pub inside: String,
     /// The other end, as the sandbox sees it.
     pub outside: String,
+    /// What the sandbox's end is called outside, where packets are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<String>,
     /// As conntrack names it.
     pub state: String,
     /// From the sandbox, bytes of payload.
     pub tx_bytes: u64,
     /// To the sandbox, bytes.
     pub rx_bytes: u64,
+}
+
+/// `POST` and `DELETE /v1/routes`, and an entry of `GET /v1/routes`: two networks that reach each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoutePair {
+    /// Names or ids of the networks.
+    pub networks: [String; 2],
 }
 
 /// `POST /v1/netns`: a named namespace, for those who cannot make one themselves.

@@ -34,6 +34,9 @@ pub struct DaemonSection {
     /// In a user namespace of its own, even as root.
     #[serde(default)]
     pub rootless: bool,
+    /// As `--uplink`.
+    #[serde(default)]
+    pub uplink: Option<String>,
 }
 
 impl DaemonFile {
@@ -50,6 +53,9 @@ impl DaemonFile {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpFile {
+    /// As `--uplink` of the daemon.
+    #[serde(default)]
+    pub uplink: Option<String>,
     /// `[[network]]`.
     #[serde(default, rename = "network")]
     pub networks: Vec<NetworkCreate>,

@@ -7,8 +7,9 @@ mod ipam;
 mod model;
 pub mod publish;
 mod state;
+pub mod uplink;
 
 pub use error::{Code, ControlError, Result};
-pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
+pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NatPreset, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
 pub use publish::{Protocol, Published};
 pub use state::{StateError, decode, encode};

@@ -78,6 +78,36 @@ pub enum Vlan {
     },
 }
 
+/// How translation behaves (RFC 4787), by the names that are in use for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatPreset {
+    /// Whoever learns of a mapping may use it.
+    FullCone,
+    /// Addresses that were sent to may.
+    Restricted,
+    /// Ends that were sent to may.
+    PortRestricted,
+    /// As that, and each destination sees another port.
+    Symmetric,
+    /// RFC 6888.
+    Cgnat,
+}
+
+impl NatPreset {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FullCone => "full-cone",
+            Self::Restricted => "restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::Symmetric => "symmetric",
+            Self::Cgnat => "cgnat",
+        }
+    }
+}
+
 /// Limit on what a port may cause to be flooded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -147,6 +177,18 @@ pub struct Network {
     /// Whether its sandboxes may open flows to the outside.
     #[serde(default = "yes")]
     pub masquerade: bool,
+    /// How its translation behaves.
+    #[serde(default)]
+    pub nat: Option<NatPreset>,
+    /// Its external IPv6 prefix.
+    #[serde(default)]
+    pub nat_prefix: Option<ipnetwork::Ipv6Network>,
+    /// Where its ports are published unless they say otherwise.
+    #[serde(default)]
+    pub host_binding: Option<IpAddr>,
+    /// Interfaces inside are called so, with a number behind.
+    #[serde(default)]
+    pub ifname_prefix: Option<String>,
     /// Endpoints are isolated unless they say otherwise.
     #[serde(default)]
     pub isolated_default: bool,
@@ -256,6 +298,9 @@ pub struct Model {
     pub networks: BTreeMap<String, Network>,
     /// By id.
     pub sandboxes: BTreeMap<String, Sandbox>,
+    /// Pairs of networks, by id, that reach each other through the router; the smaller id first.
+    #[serde(default)]
+    pub routes: BTreeSet<(String, String)>,
 }
 
 impl Model {
@@ -307,6 +352,14 @@ impl Model {
                 return Err(invalid(label, format!("auxiliary address {label}={address} is not in the network's subnet")));
             }
         }
+        if let Some(prefix) = request.nat_prefix
+            && !pools.iter().any(|pool| pool.subnet.is_ipv6() && pool.subnet.prefix() == prefix.prefix() && prefix.prefix() <= 64)
+        {
+            return Err(invalid(prefix.to_string(), format!("--nat-prefix {prefix}: the network needs an IPv6 subnet of the same length, at most /64")));
+        }
+        if let Some(ifname) = &request.ifname_prefix {
+            check_ifname(&format!("{ifname}0"))?;
+        }
         let network = Network {
             id: id.clone(),
             name: request.name.clone(),
@@ -319,6 +372,10 @@ impl Model {
             aux_addresses: request.aux_addresses.clone(),
             labels: request.labels.clone(),
             masquerade: request.masquerade.unwrap_or(true),
+            nat: request.nat,
+            nat_prefix: request.nat_prefix,
+            host_binding: request.host_binding,
+            ifname_prefix: request.ifname_prefix.clone(),
             isolated_default: request.isolated_default,
             storm: request.storm,
         };
@@ -398,7 +455,34 @@ impl Model {
                 .hint("remove or disconnect them first"));
         }
         let id = network.id.clone();
+        self.routes.retain(|(one, other)| *one != id && *other != id);
         self.networks.remove(&id).ok_or_else(|| missing("network", reference, false, ""))
+    }
+
+    /// Lets two networks reach each other, or no longer; gives their ids, the smaller first.
+    ///
+    /// # Errors
+    /// When there is no such network, it has no way out, or nothing changes.
+    pub fn set_route(&mut self, networks: &[String; 2], open: bool) -> Result<(String, String)> {
+        let mut ids = Vec::new();
+        for name in networks {
+            let network = self.network(name)?;
+            if open && (network.internal || network.l2 != L2::Bridge || network.pools.is_empty()) {
+                return Err(invalid(name, format!("network {name} has no router: it is internal, not a bridge, or without addresses")));
+            }
+            ids.push(network.id.clone());
+        }
+        ids.sort();
+        let [Some(one), Some(other)] = [ids.first().cloned(), ids.get(1).cloned()] else { return Err(invalid("", "two networks are needed")) };
+        if one == other {
+            return Err(invalid(&networks[0], "a network reaches itself"));
+        }
+        let pair = (one, other);
+        match open {
+            true if !self.routes.insert(pair.clone()) => Err(ControlError::new(Code::Exists, &networks[0], format!("{} and {} reach each other already", networks[0], networks[1]))),
+            false if !self.routes.remove(&pair) => Err(ControlError::new(Code::NotFound, &networks[0], format!("there is no route between {} and {}", networks[0], networks[1]))),
+            _ => Ok(pair),
+        }
     }
 
     /// Endpoints of a network, with their sandboxes.
@@ -458,7 +542,7 @@ impl Model {
             _ => None,
         };
         let (kind, ours, is_first) = (request.kind.unwrap_or(default_kind), sandbox.is_ours(), sandbox.endpoints.iter().all(|endpoint| endpoint.gateways.is_empty()));
-        let ifname = device.clone().or_else(|| request.ifname.clone()).unwrap_or_else(|| free_ifname(sandbox));
+        let ifname = device.clone().or_else(|| request.ifname.clone()).unwrap_or_else(|| free_ifname(sandbox, network.ifname_prefix.as_deref().unwrap_or("eth")));
         check_ifname(&ifname)?;
         if sandbox.endpoints.iter().any(|endpoint| endpoint.ifname == ifname) {
             return Err(ControlError::new(Code::Exists, &ifname, format!("{} already has an interface {ifname}", sandbox.name)));
@@ -606,8 +690,8 @@ fn check_mtu(mtu: u32) -> Result<u32> {
     if (MTU_MIN..=MTU_MAX).contains(&mtu) { Ok(mtu) } else { Err(invalid(mtu.to_string(), format!("MTU {mtu} is outside {MTU_MIN} to {MTU_MAX}"))) }
 }
 
-fn free_ifname(sandbox: &Sandbox) -> String {
-    let names = (0..).map(|number| format!("eth{number}"));
+fn free_ifname(sandbox: &Sandbox, prefix: &str) -> String {
+    let names = (0..).map(|number| format!("{prefix}{number}"));
     names.into_iter().find(|name| sandbox.endpoints.iter().all(|endpoint| endpoint.ifname != *name)).unwrap_or_default()
 }
 

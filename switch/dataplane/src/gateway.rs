@@ -5,7 +5,7 @@
 //! addresses. Everything else is the bridge's. What it does not answer itself it hands out as it is,
 //! after the checks of a router (RFC 1812 5.3.7 martians, 5.3.1 hops), for an uplink to carry.
 
-mod answer;
+pub(crate) mod answer;
 
 use std::net::IpAddr;
 
@@ -21,6 +21,18 @@ pub struct GatewayConfig {
     pub mac: UnicastMac,
     /// Its IP addresses, each with the subnet it serves.
     pub addresses: Vec<IpNetwork>,
+    /// What it is for.
+    pub role: GatewayRole,
+}
+
+/// What a gateway is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GatewayRole {
+    /// The way out of a network.
+    #[default]
+    Network,
+    /// The router's own face on its uplink: all that comes is for it.
+    Uplink,
 }
 
 /// What the gateway does with a frame.
@@ -56,9 +68,25 @@ impl GatewayConfig {
         }
         match parsed.ip {
             Some(ip) => self.route(ip, frame, pool),
-            // ARP replies and the like: heard, and nothing to do.
-            None if parsed.ethertype == ethertype::ARP => Err(DropReason::GatewayNothing),
+            // Answers to what the router asked.
+            None if parsed.ethertype == ethertype::ARP => Ok(Heard::Outside(frame)),
             None => Err(DropReason::GatewayMalformed),
+        }
+    }
+
+    /// What came in by the uplink.
+    fn arrive(&self, ip: IpView, frame: Frame, pool: &Pool) -> Result<Heard, DropReason> {
+        let bytes = frame.bytes();
+        if self.owns(ip.source) {
+            return Err(DropReason::Martian);
+        }
+        if self.owns(ip.destination) && answer::is_echo_request(&ip, bytes) {
+            return answer::echo(&ip, frame, self.mac.get()).map(Heard::Answer);
+        }
+        let own = self.addresses.iter().map(IpNetwork::ip).find(|own| own.is_ipv4() == ip.source.is_ipv4());
+        match own.filter(|_| answer::hops(&ip, bytes) <= 1) {
+            Some(own) => answer::time_exceeded(&ip, &frame, self.mac.get(), own, pool).map(Heard::Answer),
+            None => Ok(Heard::Outside(frame)),
         }
     }
 
@@ -66,6 +94,12 @@ impl GatewayConfig {
         let bytes = frame.bytes();
         if !answer::header_is_right(&ip, bytes) {
             return Err(DropReason::GatewayMalformed);
+        }
+        if ip.protocol == 58 && !ip.is_fragment() && bytes.get(ip.l4_offset) == Some(&136) {
+            return Ok(Heard::Outside(frame));
+        }
+        if self.role == GatewayRole::Uplink {
+            return self.arrive(ip, frame, pool);
         }
         let is_neighbour = matches!(ip.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
         if !is_neighbour && !self.addresses.iter().any(|subnet| subnet.contains(ip.source)) || self.owns(ip.source) {

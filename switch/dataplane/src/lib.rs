@@ -14,6 +14,7 @@ mod header;
 mod limits;
 mod outbox;
 mod port;
+mod router;
 mod slots;
 mod storm;
 mod switch;
@@ -24,7 +25,8 @@ pub use command::{
     Deadline, PortChange, PortView, Reply, SwitchStats, TimeoutReason,
 };
 pub use drop::{DropCounters, DropReason};
-pub use gateway::GatewayConfig;
+pub use gateway::{GatewayConfig, GatewayRole};
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};
 pub use port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode};
+pub use router::{Link, PacketUplink, Router, RouterOutput, RouterStats};
 pub use switch::{Switch, SwitchConfig};

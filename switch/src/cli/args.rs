@@ -4,7 +4,7 @@ use std::{net::{IpAddr, Ipv4Addr, Ipv6Addr}, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
-use weft_control::{EndpointKind, L2};
+use weft_control::{EndpointKind, L2, NatPreset};
 
 use crate::dataloop::IoBackend;
 
@@ -159,6 +159,10 @@ pub(super) struct DaemonArguments {
     /// In a user namespace of its own, even as root
     #[arg(long)]
     pub(super) rootless: bool,
+    /// sockets (the default: flows are carried by the host's own sockets), or packets through
+    /// tap:NAME[,addr=A/LEN][,gw=A] or dev:NAME,addr=A/LEN[,gw=A][,mtu=N]
+    #[arg(long)]
+    pub(super) uplink: Option<String>,
     /// TOML with [daemon] and [[network]]; options given here win
     #[arg(long)]
     pub(super) config: Option<PathBuf>,
@@ -222,6 +226,24 @@ pub(super) enum NetworkAction {
     },
     /// Take a sandbox out of a network
     Disconnect { network: String, sandbox: String },
+    /// Networks that reach each other through the router; without one they are apart
+    Route {
+        #[command(subcommand)]
+        action: RouteAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RouteAction {
+    /// Let two networks reach each other
+    Add { network: String, other: String },
+    /// Part them again
+    Rm { network: String, other: String },
+    /// List the pairs
+    Ls {
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -254,6 +276,12 @@ pub(super) struct NetworkCreateArguments {
     /// No default route
     #[arg(long)]
     pub(super) internal: bool,
+    /// On an uplink of packets: full-cone, restricted, port-restricted, symmetric or cgnat
+    #[arg(long, value_parser = parse_nat)]
+    pub(super) nat: Option<NatPreset>,
+    /// On an uplink of packets: the IPv6 subnet is seen as this prefix outside (RFC 6296)
+    #[arg(long)]
+    pub(super) nat_prefix: Option<ipnetwork::Ipv6Network>,
     /// KEY=VALUE
     #[arg(long)]
     pub(super) label: Vec<String>,
@@ -278,6 +306,11 @@ fn parse_l2(text: &str) -> Result<L2, String> {
         "hub" => Ok(L2::Hub),
         other => Err(format!("{other:?} is none of bridge, transparent, hub")),
     }
+}
+
+fn parse_nat(text: &str) -> Result<NatPreset, String> {
+    let all = [NatPreset::FullCone, NatPreset::Restricted, NatPreset::PortRestricted, NatPreset::Symmetric, NatPreset::Cgnat];
+    all.into_iter().find(|preset| preset.name() == text).ok_or_else(|| format!("{text:?} is none of {}", all.map(NatPreset::name).join(", ")))
 }
 
 fn parse_kind(text: &str) -> Result<EndpointKind, String> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
-use weft_control::{Code, ControlError, config::DaemonFile};
+use weft_control::{Code, ControlError, config::DaemonFile, uplink::UplinkSpec};
 
 use super::{
     End, Place,
@@ -22,7 +22,8 @@ pub(super) fn run(arguments: &DaemonArguments, place: &Place) -> End {
         (None, None) => Io::default(),
     };
     let rootless = prepare(place, arguments.rootless || file.daemon.rootless).map_err(unavailable)?;
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless };
+    let uplink = arguments.uplink.as_deref().or(file.daemon.uplink.as_deref()).map_or(Ok(UplinkSpec::Sockets), str::parse)?;
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink };
     block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let made = file.networks.iter().try_for_each(|network| match daemon.runtime.lock().create_network(network) {

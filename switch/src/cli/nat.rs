@@ -64,15 +64,20 @@ fn show(as_json: bool, place: &Place) -> End {
     for entry in &published {
         let (host, inside) = (text(&entry["host"]), text(&entry["inside"]));
         let (address, port) = host.rsplit_once(':').unwrap_or((&host, ""));
-        rows.push(vec![text(&entry["hits"]), "DNAT".into(), text(&entry["protocol"]), "anywhere".into(), address.into(), format!("dpt:{port} to:{inside}")]);
+        rows.push(vec![text(&entry["hits"]), count(&entry["packets"]), count(&entry["bytes"]), "DNAT".into(), text(&entry["protocol"]), "anywhere".into(), address.into(), format!("dpt:{port} to:{inside}")]);
     }
     for network in networks.as_array().into_iter().flatten().filter(|network| network["masquerade"] == json!(true) && network["internal"] != json!(true)) {
         for pool in network["pools"].as_array().into_iter().flatten() {
-            rows.push(vec!["-".into(), "MASQUERADE".into(), "all".into(), text(&pool["subnet"]), "anywhere".into(), format!("network {}", text(&network["name"]))]);
+            rows.push(vec!["-".into(), "-".into(), "-".into(), "MASQUERADE".into(), "all".into(), text(&pool["subnet"]), "anywhere".into(), format!("network {}", text(&network["name"]))]);
         }
     }
-    table(&["HITS", "TARGET", "PROT", "SOURCE", "DESTINATION", ""], &rows);
+    table(&["HITS", "PKTS", "BYTES", "TARGET", "PROT", "SOURCE", "DESTINATION", ""], &rows);
     Ok(0)
+}
+
+/// A counter that not every uplink has.
+fn count(value: &Value) -> String {
+    if value.is_null() { "-".into() } else { text(value) }
 }
 
 fn flows(as_json: bool, place: &Place) -> End {
@@ -82,13 +87,14 @@ fn flows(as_json: bool, place: &Place) -> End {
         return Ok(0);
     }
     for flow in all.as_array().into_iter().flatten() {
-        let [inside, outside] = ["inside", "outside"].map(|key| {
-            let end = text(&flow[key]);
+        let [inside, outside, external] = ["inside", "outside", "external"].map(|key| {
+            // Host sockets have no end of their own to show: what the sandbox sees stands for it.
+            let end = text(if flow[key].is_null() { &flow["inside"] } else { &flow[key] });
             end.rsplit_once(':').map_or_else(|| (end.clone(), String::new()), |(ip, port)| (ip.to_owned(), port.to_owned()))
         });
         print(&format!(
             "{:<5}{} src={} dst={} sport={} dport={} bytes={} src={} dst={} sport={} dport={} bytes={} net={}",
-            text(&flow["protocol"]), text(&flow["state"]), inside.0, outside.0, inside.1, outside.1, text(&flow["tx_bytes"]), outside.0, inside.0, outside.1, inside.1, text(&flow["rx_bytes"]), text(&flow["network"]),
+            text(&flow["protocol"]), text(&flow["state"]), inside.0, outside.0, inside.1, outside.1, text(&flow["tx_bytes"]), outside.0, external.0, outside.1, external.1, text(&flow["rx_bytes"]), text(&flow["network"]),
         ));
     }
     Ok(0)

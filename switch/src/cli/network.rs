@@ -7,15 +7,19 @@ use weft_control::{ControlError, api::NetworkCreate};
 
 use super::{
     End, Place,
-    args::{NetworkAction, NetworkCreateArguments},
+    args::{NetworkAction, NetworkCreateArguments, RouteAction},
     complain, invalid, print, print_json,
     spec::{endpoint_request, pairs},
     table::table,
 };
 use crate::client::escape;
 
-/// Docker's option for the MTU, the only driver option that means something here.
+/// Docker's driver options that mean something here.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
+const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
+const IFNAME_OPTION: &str = "com.docker.network.container_iface_prefix";
 
 pub(super) fn run(action: NetworkAction, place: &Place) -> End {
     match action {
@@ -43,8 +47,28 @@ pub(super) fn run(action: NetworkAction, place: &Place) -> End {
             }
             membership("connect", &network, &sandbox, &json!({ "sandbox": sandbox, "endpoint": endpoint }), place)
         }
+        NetworkAction::Route { action } => route(&action, place),
         NetworkAction::Disconnect { network, sandbox } => membership("disconnect", &network, &sandbox, &json!({ "sandbox": sandbox }), place),
     }
+}
+
+fn route(action: &RouteAction, place: &Place) -> End {
+    let pair = |one: &str, other: &str| json!({ "networks": [one, other] });
+    match action {
+        RouteAction::Add { network, other } => drop(place.client.post("/v1/routes", &pair(network, other))?),
+        RouteAction::Rm { network, other } => drop(place.client.delete("/v1/routes", Some(&pair(network, other)))?),
+        RouteAction::Ls { json: as_json } => {
+            let all = place.client.get("/v1/routes")?;
+            if *as_json {
+                print_json(&all);
+                return Ok(0);
+            }
+            let name = |pair: &Value, at: usize| pair["networks"][at].as_str().unwrap_or_default().to_owned();
+            let rows: Vec<_> = all.as_array().into_iter().flatten().map(|pair| vec![name(pair, 0), name(pair, 1)]).collect();
+            table(&["NETWORK", "NETWORK"], &rows);
+        }
+    }
+    Ok(0)
 }
 
 /// The two arguments are easily swapped: then say what was meant, and do nothing.
@@ -82,6 +106,7 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
             Err(_) => Err(invalid(&address, format!("--aux-address {label}={address}: {address:?} is not an IP address"))),
         })
         .collect::<Result<_, _>>()?;
+    let options = DriverOptions::parse(&arguments.opt)?;
     Ok(NetworkCreate {
         name: arguments.name,
         driver: arguments.driver,
@@ -90,26 +115,52 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         ip_range: arguments.ip_range,
         aux_addresses,
         internal: arguments.internal,
-        mtu: arguments.mtu.or(mtu_option(&arguments.opt)?),
+        mtu: arguments.mtu.or(options.mtu),
         l2: arguments.l2,
         no_ipam,
         ipv6: arguments.ipv6,
+        masquerade: options.masquerade,
+        nat: arguments.nat,
+        nat_prefix: arguments.nat_prefix,
+        host_binding: options.host_binding,
+        ifname_prefix: options.ifname_prefix,
+        isolated_default: options.icc == Some(false),
         ageing_s: arguments.ageing,
         labels: pairs(&arguments.label)?,
         ..NetworkCreate::default()
     })
 }
 
-/// An option without effect is refused, never ignored.
-fn mtu_option(words: &[String]) -> Result<Option<u32>, ControlError> {
-    let mut mtu = None;
-    for (key, value) in pairs(words)? {
-        if key != MTU_OPTION {
-            return Err(invalid(&key, format!("option {key} is not supported")).hint(format!("there is {MTU_OPTION}; see also --mtu, --l2, --internal, --ageing")));
+/// What `-o` said.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct DriverOptions {
+    mtu: Option<u32>,
+    icc: Option<bool>,
+    masquerade: Option<bool>,
+    host_binding: Option<IpAddr>,
+    ifname_prefix: Option<String>,
+}
+
+impl DriverOptions {
+    /// An option without effect is refused, never ignored.
+    fn parse(words: &[String]) -> Result<Self, ControlError> {
+        let mut options = Self::default();
+        for (key, value) in pairs(words)? {
+            let bad = |what: &str| invalid(&value, format!("-o {key}={value}: {value:?} is not {what}"));
+            match key.as_str() {
+                MTU_OPTION => options.mtu = Some(value.parse().map_err(|_| bad("an MTU"))?),
+                ICC_OPTION => options.icc = Some(value.parse().map_err(|_| bad("true or false"))?),
+                MASQUERADE_OPTION => options.masquerade = Some(value.parse().map_err(|_| bad("true or false"))?),
+                BINDING_OPTION => options.host_binding = Some(value.parse().map_err(|_| bad("an address"))?),
+                IFNAME_OPTION => options.ifname_prefix = Some(value),
+                _ => {
+                    return Err(invalid(&key, format!("option {key} is not supported"))
+                        .hint(format!("there are {MTU_OPTION}, {ICC_OPTION}, {MASQUERADE_OPTION}, {BINDING_OPTION}, {IFNAME_OPTION}; see also --mtu, --l2, --internal, --ageing")));
+                }
+            }
         }
-        mtu = Some(value.parse().map_err(|_| invalid(&value, format!("-o {key}={value}: {value:?} is not an MTU")))?);
+        Ok(options)
     }
-    Ok(mtu)
 }
 
 fn ls(quiet: bool, filters: &[String], as_json: bool, place: &Place) -> End {
@@ -208,9 +259,13 @@ mod tests {
 
     #[test]
     fn driver_options_are_used_or_refused() {
-        assert_eq!(mtu_option(&[format!("{MTU_OPTION}=1400")]).unwrap(), Some(1400));
-        assert_eq!(mtu_option(&[]).unwrap(), None);
-        assert!(mtu_option(&[format!("{MTU_OPTION}=big")]).unwrap_err().message.contains("big"));
-        assert!(mtu_option(&["com.docker.network.bridge.name=br9".into()]).unwrap_err().message.contains("bridge.name"));
+        let parse = |word: &str| DriverOptions::parse(&[word.to_owned()]);
+        assert_eq!(parse(&format!("{MTU_OPTION}=1400")).unwrap().mtu, Some(1400));
+        assert_eq!(parse(&format!("{ICC_OPTION}=false")).unwrap().icc, Some(false));
+        assert_eq!(parse(&format!("{BINDING_OPTION}=127.0.0.1")).unwrap().host_binding, Some([127, 0, 0, 1].into()));
+        assert_eq!(DriverOptions::parse(&[]).unwrap(), DriverOptions::default());
+        assert!(parse(&format!("{MTU_OPTION}=big")).unwrap_err().message.contains("big"));
+        assert!(parse(&format!("{ICC_OPTION}=perhaps")).unwrap_err().message.contains("perhaps"));
+        assert!(parse("com.docker.network.bridge.name=br9").unwrap_err().message.contains("bridge.name"));
     }
 }

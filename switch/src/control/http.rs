@@ -41,6 +41,7 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .route("/v1/sandboxes/{reference}/publish", post(add_publish).delete(remove_publish))
         .route("/v1/publishes", get(publishes))
         .route("/v1/flows", get(flows))
+        .route("/v1/routes", get(routes).post(add_route).delete(remove_route))
         .route("/v1/networks/prune", post(prune_networks))
         .route("/v1/ports/{port}/move", post(move_port))
         .route("/v1/fdb", get(fdb).post(add_fdb).delete(remove_fdb))
@@ -305,6 +306,20 @@ async fn remove_publish(State(runtime): State<Runtime>, Path(reference): Path<St
 
 async fn publishes(State(runtime): State<Runtime>) -> Answer<Vec<api::PublishInfo>> {
     change(runtime, |inner| inner.publish_infos()).await
+}
+
+async fn routes(State(runtime): State<Runtime>) -> Answer<Vec<api::RoutePair>> {
+    change(runtime, |inner| Ok(inner.route_pairs())).await
+}
+
+async fn add_route(State(runtime): State<Runtime>, pair: Body1<api::RoutePair>) -> Answer<Value> {
+    let pair = body(pair)?;
+    change(runtime, move |inner| inner.set_route(&pair.networks, true).map(|()| json!(pair))).await
+}
+
+async fn remove_route(State(runtime): State<Runtime>, pair: Body1<api::RoutePair>) -> Answer<Value> {
+    let pair = body(pair)?;
+    change(runtime, move |inner| inner.set_route(&pair.networks, false).map(|()| json!(pair))).await
 }
 
 async fn flows(State(runtime): State<Runtime>) -> Answer<Vec<api::FlowInfo>> {

@@ -8,6 +8,7 @@ pub(crate) mod rootless;
 mod runtime;
 mod serve;
 mod store;
+mod uplink;
 mod views;
 
 pub(crate) use runtime::Runtime;

@@ -6,24 +6,36 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use dataplane::GatewayConfig;
-use nat::proxy::{self, SocketId, Transport};
+use dataplane::{GatewayConfig, GatewayRole};
+use nat::{
+    Behaviour, Forward, ForwardId, Inside, Prefixes, Translation,
+    proxy::{self, SocketId, Transport},
+};
 use packet::{Mac, NetworkId, UnicastMac};
 use serde_json::json;
 use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use weft_control::{
-    Code, ControlError, Endpoint, L2, Network, Protocol, Published, Result, Sandbox,
-    api::{FlowInfo, PublishInfo},
+    Code, ControlError, Endpoint, L2, NatPreset, Network, Protocol, Published, Result, Sandbox,
+    api::{FlowInfo, PublishInfo, RoutePair},
     publish::{self, PublishRequest},
 };
 
 use super::runtime::{Inner, unavailable};
-use crate::uplink::{UplinkCommand, UplinkReply};
+use crate::uplink::{UplinkCommand, UplinkReply, UplinkState};
 
-/// A published port and its listeners.
+/// A published port and what carries it.
 pub(super) struct Live {
     published: Published,
-    listeners: Vec<SocketId>,
+    ways: Vec<Way>,
+}
+
+/// What carries a published port, for one family.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A socket of the host.
+    Listener(SocketId),
+    /// DNAT on the packet uplink.
+    Forward(ForwardId),
 }
 
 /// Listen queue, as nginx and Go have it or more.
@@ -40,7 +52,7 @@ pub(super) fn gateway_of(network: &Network) -> Option<GatewayConfig> {
         _ => u32::from_str_radix(network.id.get(..8)?, 16).ok()?.to_be_bytes(),
     };
     let mac = UnicastMac::new(Mac([2, 0x42, tail[0], tail[1], tail[2], tail[3]]))?;
-    Some(GatewayConfig { mac, addresses })
+    Some(GatewayConfig { mac, addresses, role: GatewayRole::Network })
 }
 
 /// Where the host asks for names (resolv.conf(5)).
@@ -62,7 +74,32 @@ impl Inner {
             resolver: resolver().filter(|_| !network.internal),
             masquerade: !network.internal && network.masquerade,
         };
-        self.dataplane.uplink(UplinkCommand::SetNetwork(bridge, served)).map(drop).map_err(unavailable)
+        let inside = (self.packet_uplink.is_some() && !network.internal).then(|| translation_of(network));
+        self.dataplane.uplink(UplinkCommand::SetNetwork(bridge, served, inside)).map_err(unavailable)?;
+        for (one, other) in &self.model.routes {
+            if let (Some(&one), Some(&other)) = (self.bridges.get(one), self.bridges.get(other)) {
+                self.dataplane.uplink(UplinkCommand::SetRoute(one, other, true)).map_err(unavailable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Networks that reach each other, by name.
+    pub(crate) fn route_pairs(&self) -> Vec<RoutePair> {
+        let name = |id: &String| self.model.networks.get(id).map_or_else(|| id.clone(), |network| network.name.clone());
+        self.model.routes.iter().map(|(one, other)| RoutePair { networks: [name(one), name(other)] }).collect()
+    }
+
+    /// `weft network route`: lets two networks reach each other, or no longer.
+    pub(crate) fn set_route(&mut self, networks: &[String; 2], open: bool) -> Result<()> {
+        let mut model = self.model.clone();
+        let (one, other) = model.set_route(networks, open)?;
+        self.commit(model)?;
+        if let (Some(&one), Some(&other)) = (self.bridges.get(&one), self.bridges.get(&other)) {
+            self.dataplane.uplink(UplinkCommand::SetRoute(one, other, open)).map_err(unavailable)?;
+        }
+        self.event(if open { "network route" } else { "network unroute" }, json!({ "networks": networks }));
+        Ok(())
     }
 
     /// Publishes what a sandbox is to have; all or none.
@@ -76,7 +113,7 @@ impl Inner {
             match self.publish_one(sandbox, request) {
                 Ok(live) => made.push(live),
                 Err(error) => {
-                    self.close_listeners(made);
+                    self.close_ways(made);
                     return Err(error);
                 }
             }
@@ -98,11 +135,15 @@ impl Inner {
     }
 
     fn publish_one(&mut self, sandbox: &Sandbox, request: &PublishRequest) -> Result<Live> {
-        let (bridge, endpoint) = self.published_endpoint(sandbox)?;
+        let (bridge, endpoint, binding) = self.published_endpoint(sandbox)?;
+        let request = &PublishRequest { host_ip: request.host_ip.or(binding), ..request.clone() };
+        if self.packet_uplink.is_some() {
+            return self.forward_one(bridge, endpoint, request);
+        }
         let mac: Mac = endpoint.mac.parse().map_err(|_| unavailable("the endpoint has no MAC address"))?;
         let (host_port, bound) = bind(request)?;
         let published = Published { host_ip: request.host_ip, host_port, port: request.port, protocol: request.protocol };
-        let mut live = Live { published, listeners: Vec::new() };
+        let mut live = Live { published, ways: Vec::new() };
         for (host, fd) in bound {
             let same_family = endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).find(|ip| ip.is_ipv4() == host.is_ipv4());
             let Some(ip) = same_family.or_else(|| endpoint.addresses.first().map(ipnetwork::IpNetwork::ip)) else { continue };
@@ -110,25 +151,62 @@ impl Inner {
             let publish = proxy::Publish { network: bridge, transport, host, inside: SocketAddr::new(ip, request.port), mac };
             let error = match self.dataplane.uplink(UplinkCommand::Publish(publish, fd)) {
                 Ok(UplinkReply::Listener(Ok(listener))) => {
-                    live.listeners.push(listener);
+                    live.ways.push(Way::Listener(listener));
                     continue;
                 }
                 Ok(UplinkReply::Listener(Err(error))) => unavailable(error),
                 _ => unavailable("the data plane has stopped"),
             };
             // One family alone is half a port.
-            self.close_listeners(vec![live]);
+            self.close_ways(vec![live]);
             return Err(error);
         }
         Ok(live)
     }
 
-    /// The first endpoint that has an address on a network with a way out.
-    fn published_endpoint<'a>(&self, sandbox: &'a Sandbox) -> Result<(NetworkId, &'a Endpoint)> {
+    /// The same on an uplink of packets: DNAT, for each family that the endpoint and the uplink have.
+    fn forward_one(&self, network: NetworkId, endpoint: &Endpoint, request: &PublishRequest) -> Result<Live> {
+        let Some(uplink) = &self.packet_uplink else { return Err(unavailable("there is no uplink of packets")) };
+        if let Some(ip) = request.host_ip.filter(|ip| !uplink.addresses.iter().any(|own| own.ip() == *ip)) {
+            let own: Vec<_> = uplink.addresses.iter().map(|own| own.ip().to_string()).collect();
+            return Err(ControlError::new(Code::Invalid, ip.to_string(), format!("cannot publish on {ip}: the uplink has {}", own.join(" and "))));
+        }
+        let (first, last) = request.host_ports.unwrap_or(EPHEMERAL);
+        for port in first..=last {
+            let mut ways = Vec::new();
+            let mut taken = false;
+            for address in endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip) {
+                let fits = uplink.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4()) && request.host_ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4());
+                if !fits {
+                    continue;
+                }
+                let protocol = if request.protocol == Protocol::Tcp { 6 } else { 17 };
+                let forward = Forward { protocol, address: request.host_ip, ports: (port, port), network, to: nat::End::new(address, request.port) };
+                match self.dataplane.uplink(UplinkCommand::AddForward(forward)).map_err(unavailable)? {
+                    UplinkReply::Forward(Ok(id)) => ways.push(Way::Forward(id)),
+                    _ => taken = true,
+                }
+            }
+            let live = Live { published: Published { host_ip: request.host_ip, host_port: port, port: request.port, protocol: request.protocol }, ways };
+            if !taken && !live.ways.is_empty() {
+                return Ok(live);
+            }
+            let reached = live.ways.is_empty() && !taken;
+            self.close_ways(vec![live]);
+            if reached {
+                return Err(ControlError::new(Code::Invalid, &endpoint.ifname, "cannot publish: the uplink and the endpoint have no address family in common"));
+            }
+        }
+        let at = SocketAddr::new(request.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), first);
+        Err(ControlError::new(Code::Conflict, at.to_string(), format!("Bind for {at} failed: port is already allocated")).hint("choose another host port, or `weft publish rm` what has it"))
+    }
+
+    /// The first endpoint that has an address on a network with a way out, and where that publishes.
+    fn published_endpoint<'a>(&self, sandbox: &'a Sandbox) -> Result<(NetworkId, &'a Endpoint, Option<IpAddr>)> {
         let found = sandbox.endpoints.iter().find_map(|endpoint| {
             let network = self.model.networks.get(&endpoint.network)?;
             let usable = !network.internal && gateway_of(network).is_some() && !endpoint.addresses.is_empty();
-            usable.then(|| Some((*self.bridges.get(&network.id)?, endpoint))).flatten()
+            usable.then(|| Some((*self.bridges.get(&network.id)?, endpoint, network.host_binding))).flatten()
         });
         found.ok_or_else(|| {
             ControlError::new(Code::Invalid, &sandbox.name, format!("cannot publish ports of {}: it has no address on a network with a gateway", sandbox.name))
@@ -136,16 +214,19 @@ impl Inner {
         })
     }
 
-    fn close_listeners(&self, live: Vec<Live>) {
-        for listener in live.into_iter().flat_map(|live| live.listeners) {
-            drop(self.dataplane.uplink(UplinkCommand::Unpublish(listener)));
+    fn close_ways(&self, live: Vec<Live>) {
+        for way in live.into_iter().flat_map(|live| live.ways) {
+            drop(self.dataplane.uplink(match way {
+                Way::Listener(listener) => UplinkCommand::Unpublish(listener),
+                Way::Forward(id) => UplinkCommand::RemoveForward(id),
+            }));
         }
     }
 
     /// Closes all listeners of a sandbox.
     pub(super) fn unpublish_all(&mut self, sandbox: &str) {
         if let Some(live) = self.live.remove(sandbox) {
-            self.close_listeners(live);
+            self.close_ways(live);
         }
     }
 
@@ -198,24 +279,45 @@ impl Inner {
         let Some(live) = self.live.remove(sandbox) else { return };
         let (gone, stay): (Vec<_>, Vec<_>) = live.into_iter().partition(|live| published.contains(&live.published));
         self.live.insert(sandbox.into(), stay);
-        self.close_listeners(gone);
+        self.close_ways(gone);
     }
 
     // ---- views ----
 
+    fn uplink_state(&self) -> Result<Box<UplinkState>> {
+        match self.dataplane.uplink(UplinkCommand::Show).map_err(unavailable)? {
+            UplinkReply::State(state) => Ok(state),
+            other => Err(unavailable(format!("unexpected answer {other:?}"))),
+        }
+    }
+
     pub(crate) fn publish_infos(&self) -> Result<Vec<PublishInfo>> {
-        let UplinkReply::State { publishes, .. } = self.dataplane.uplink(UplinkCommand::Show).map_err(unavailable)? else { return Ok(Vec::new()) };
+        let state = self.uplink_state()?;
         let mut infos = Vec::new();
         for (id, live) in &self.live {
             let Ok(sandbox) = self.model.sandbox(id) else { continue };
-            for (published, listener) in live.iter().flat_map(|live| live.listeners.iter().map(move |listener| (&live.published, listener))) {
-                let Some(view) = publishes.iter().find(|view| view.listener == *listener) else { continue };
+            for (published, way) in live.iter().flat_map(|live| live.ways.iter().map(move |way| (&live.published, way))) {
+                let seen = match way {
+                    Way::Listener(listener) => {
+                        let view = state.publishes.iter().find(|view| view.listener == *listener);
+                        view.map(|view| (view.publish.host, view.publish.inside, view.hits, None))
+                    }
+                    Way::Forward(id) => state.forwards.iter().find(|view| view.id == *id).map(|view| {
+                        let (forward, inside) = (view.forward, view.forward.to);
+                        let any = if inside.ip.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+                        let host = SocketAddr::new(forward.address.unwrap_or(any), forward.ports.0);
+                        (host, SocketAddr::new(inside.ip, inside.port), view.connections, Some((view.packets, view.bytes)))
+                    }),
+                };
+                let Some((host, inside, hits, traffic)) = seen else { continue };
                 infos.push(PublishInfo {
                     sandbox: sandbox.name.clone(),
-                    host: view.publish.host.to_string(),
-                    inside: view.publish.inside.to_string(),
+                    host: host.to_string(),
+                    inside: inside.to_string(),
                     protocol: published.protocol,
-                    hits: view.hits,
+                    hits,
+                    packets: traffic.map(|(packets, _)| packets),
+                    bytes: traffic.map(|(_, bytes)| bytes),
                 });
             }
         }
@@ -223,14 +325,15 @@ impl Inner {
         Ok(infos)
     }
 
+    fn network_name(&self, id: NetworkId) -> String {
+        let network = self.bridges.iter().find(|(_, bridge)| **bridge == id).and_then(|(network, _)| self.model.networks.get(network));
+        network.map_or_else(String::new, |network| network.name.clone())
+    }
+
     pub(crate) fn flow_infos(&self) -> Result<Vec<FlowInfo>> {
-        let UplinkReply::State { flows, .. } = self.dataplane.uplink(UplinkCommand::Show).map_err(unavailable)? else { return Ok(Vec::new()) };
-        let name = |id: NetworkId| {
-            let network = self.bridges.iter().find(|(_, bridge)| **bridge == id).and_then(|(network, _)| self.model.networks.get(network));
-            network.map_or_else(String::new, |network| network.name.clone())
-        };
-        let infos = flows.into_iter().map(|flow| FlowInfo {
-            network: name(flow.network),
+        let state = self.uplink_state()?;
+        let carried = state.flows.into_iter().map(|flow| FlowInfo {
+            network: self.network_name(flow.network),
             protocol: match flow.transport {
                 Transport::Tcp => "tcp",
                 Transport::Udp => "udp",
@@ -239,15 +342,31 @@ impl Inner {
             .into(),
             inside: flow.inside.to_string(),
             outside: flow.outside.to_string(),
+            external: None,
             state: flow.state.into(),
             tx_bytes: flow.tx_bytes,
             rx_bytes: flow.rx_bytes,
         });
-        Ok(infos.collect())
+        let translated = state.connections.into_iter().map(|connection| FlowInfo {
+            network: self.network_name(connection.network),
+            protocol: match connection.protocol {
+                6 => "tcp".into(),
+                17 => "udp".into(),
+                1 | 58 => "icmp".into(),
+                other => format!("{other}"),
+            },
+            inside: connection.inside.to_string(),
+            outside: connection.outside.to_string(),
+            external: Some(connection.external.to_string()),
+            state: connection.state.into(),
+            tx_bytes: connection.bytes[0],
+            rx_bytes: connection.bytes[1],
+        });
+        Ok(carried.chain(translated).collect())
     }
 
     pub(crate) fn uplink_drops(&self) -> Result<std::collections::BTreeMap<String, u64>> {
-        let UplinkReply::State { stats, .. } = self.dataplane.uplink(UplinkCommand::Show).map_err(unavailable)? else { return Ok(Default::default()) };
+        let UplinkState { stats, router, translation, .. } = *self.uplink_state()?;
         let named = [
             ("uplink_martian", stats.martian),
             ("uplink_broken", stats.broken),
@@ -256,8 +375,37 @@ impl Inner {
             ("uplink_full", stats.full),
             ("uplink_filtered", stats.filtered),
             ("uplink_internal", stats.internal),
+            ("router_no_route", router.no_route),
+            ("router_no_neighbour", router.no_neighbour),
+            ("router_too_big", router.too_big),
+            ("router_ttl_expired", router.ttl_expired),
+            ("router_no_buffer", router.no_buffer),
+            ("router_unasked", router.unasked),
         ];
-        Ok(named.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect())
+        let mut drops: std::collections::BTreeMap<_, _> = named.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect();
+        drops.extend(translation.iter().map(|(reason, count)| (format!("nat_{}", reason.name()), count)));
+        Ok(drops)
+    }
+}
+
+/// Ports to choose from when the user names none (net.ipv4.ip_local_port_range's default).
+const EPHEMERAL: (u16, u16) = (32_768, 60_999);
+
+/// How a network is translated on an uplink of packets.
+fn translation_of(network: &Network) -> Inside {
+    let preset = network.nat.map_or(Behaviour::default(), |preset| match preset {
+        NatPreset::FullCone => Behaviour::FULL_CONE,
+        NatPreset::Restricted => Behaviour::RESTRICTED,
+        NatPreset::PortRestricted => Behaviour::PORT_RESTRICTED,
+        NatPreset::Symmetric => Behaviour::SYMMETRIC,
+        NatPreset::Cgnat => Behaviour::CGNAT,
+    });
+    let v6 = network.pools.iter().find_map(|pool| if let ipnetwork::IpNetwork::V6(subnet) = pool.subnet { Some(subnet) } else { None });
+    Inside {
+        subnets: network.pools.iter().map(|pool| pool.subnet).collect(),
+        translation: if network.masquerade { Translation::Masquerade } else { Translation::Routed },
+        prefixes: network.nat_prefix.and_then(|external| Prefixes::new(v6?, external)),
+        behaviour: preset,
     }
 }
 

@@ -22,6 +22,7 @@ use weft_control::{
     Code, ControlError, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     port_name,
+    uplink::{PacketSpec, UplinkSpec},
 };
 
 use super::{
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) ports: BTreeMap<String, PortId>,
     /// Where the switch's ends of veth pairs live; made when first needed.
     pub(crate) switch_side: Option<Netns>,
+    /// The uplink of packets, if packets have one.
+    pub(super) packet_uplink: Option<PacketSpec>,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
     pub(crate) events: broadcast::Sender<Value>,
@@ -65,7 +68,7 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
 
 impl Runtime {
     /// Takes over what a daemon before us left, if it did.
-    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
+    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, uplink: &UplinkSpec, watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
         let store = Store::new(dirs.state_file());
         let model = store.load().map_err(|error| error.to_string())?;
         let (kind, kind_reason) = netns_setup::detect::choose_kind();
@@ -87,10 +90,12 @@ impl Runtime {
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
             switch_side: None,
+            packet_uplink: None,
             live: BTreeMap::new(),
             events: events.clone(),
         };
         let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch };
+        this.lock().start_uplink(uplink).map_err(|error| error.to_string())?;
         let processes = this.lock().recover().map_err(|error| error.to_string())?;
         for process in processes {
             drop(this.watch.send(process));
@@ -151,6 +156,7 @@ impl Inner {
         let mut model = self.model.clone();
         let id = model.create_network(request, new_id()?)?;
         let network = model.network(&id)?.clone();
+        self.check_against_uplink(&network)?;
         self.add_bridge(&network)?;
         if let Err(error) = self.commit(model) {
             self.drop_bridge(&id);

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::json;
 use tokio::{io::unix::AsyncFd, net::UnixListener, sync::mpsc, task};
-use weft_control::Process;
+use weft_control::{Process, uplink::UplinkSpec};
 
 use super::{http, rootless, runtime::Runtime};
 use crate::{
@@ -26,6 +26,7 @@ pub(crate) struct DaemonConfig {
     pub(crate) dirs: Dirs,
     pub(crate) io: IoBackend,
     pub(crate) rootless: bool,
+    pub(crate) uplink: UplinkSpec,
 }
 
 /// A running daemon, driven by the current tokio runtime.
@@ -49,7 +50,7 @@ impl Daemon {
         let loop_config = LoopConfig { io: config.io, seed, no_spin: false };
         let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let (watch, watched) = mpsc::unbounded_channel();
-        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, watch)?;
+        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, &config.uplink, watch)?;
         task::spawn(http::serve(listener, runtime.clone()));
         task::spawn(follow_loop(events, runtime.clone()));
         task::spawn(follow_processes(watched, runtime.clone()));

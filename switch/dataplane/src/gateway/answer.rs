@@ -10,22 +10,22 @@ use crate::drop::DropReason;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// Hops of our own packets; neighbour discovery demands 255.
-const HOPS: u8 = 64;
+pub(crate) const HOPS: u8 = 64;
 
 /// The link-local address that a MAC gives (RFC 4291 appendix A).
-pub(super) fn link_local(mac: UnicastMac) -> Ipv6Addr {
+pub(crate) fn link_local(mac: UnicastMac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.get().0;
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// The address of ours that an ARP request asks for.
-pub(super) fn asked_by_arp(parsed: &Parsed, bytes: &[u8], owns: impl Fn(IpAddr) -> bool) -> Option<Ipv4Addr> {
+pub(crate) fn asked_by_arp(parsed: &Parsed, bytes: &[u8], owns: impl Fn(IpAddr) -> bool) -> Option<Ipv4Addr> {
     let arp = parsed.arp(bytes)?;
     let target = arp.get_target_proto_addr();
     (arp.get_operation().0 == 1 && owns(target.into())).then_some(target)
 }
 
-pub(super) fn arp(mut frame: Frame, mac: Mac, own: Ipv4Addr) -> Result<Frame, DropReason> {
+pub(crate) fn arp(mut frame: Frame, mac: Mac, own: Ipv4Addr) -> Result<Frame, DropReason> {
     if !frame.make_unique() {
         return Err(DropReason::NoBuffer);
     }
@@ -46,13 +46,13 @@ pub(super) fn arp(mut frame: Frame, mac: Mac, own: Ipv4Addr) -> Result<Frame, Dr
 }
 
 /// The address of ours that a neighbour solicitation asks for.
-pub(super) fn asked_by_ndp(parsed: &Parsed, bytes: &[u8], owns: impl Fn(IpAddr) -> bool) -> Option<Ipv6Addr> {
+pub(crate) fn asked_by_ndp(parsed: &Parsed, bytes: &[u8], owns: impl Fn(IpAddr) -> bool) -> Option<Ipv6Addr> {
     let Some(Ndp::NeighborSolicitation(target)) = parsed.ndp(bytes) else { return None };
     let hops = parsed.ip.map(|ip| hops(&ip, bytes));
     (hops == Some(255) && owns(target.into())).then_some(target)
 }
 
-pub(super) fn ndp(parsed: &Parsed, asked: &Frame, mac: UnicastMac, target: Ipv6Addr, pool: &Pool) -> Result<Frame, DropReason> {
+pub(crate) fn ndp(parsed: &Parsed, asked: &Frame, mac: UnicastMac, target: Ipv6Addr, pool: &Pool) -> Result<Frame, DropReason> {
     let asker = match parsed.ip.map(|ip| ip.source) {
         Some(IpAddr::V6(asker)) => asker,
         _ => return Err(DropReason::GatewayMalformed),
@@ -69,21 +69,21 @@ pub(super) fn ndp(parsed: &Parsed, asked: &Frame, mac: UnicastMac, target: Ipv6A
     icmp(pool, (Mac(to_mac), mac.get()), target.into(), to.into(), 255, &message)
 }
 
-pub(super) fn hops(ip: &IpView, bytes: &[u8]) -> u8 {
+pub(crate) fn hops(ip: &IpView, bytes: &[u8]) -> u8 {
     bytes[ip.offset + if ip.source.is_ipv4() { 8 } else { 7 }]
 }
 
 /// IPv4 headers carry a checksum; a wrong one is a broken packet (RFC 1812 5.2.2).
-pub(super) fn header_is_right(ip: &IpView, bytes: &[u8]) -> bool {
+pub(crate) fn header_is_right(ip: &IpView, bytes: &[u8]) -> bool {
     ip.source.is_ipv6() || checksum::fold(checksum::sum(&bytes[ip.offset..ip.l4_offset])) == 0xffff
 }
 
-pub(super) fn is_echo_request(ip: &IpView, bytes: &[u8]) -> bool {
+pub(crate) fn is_echo_request(ip: &IpView, bytes: &[u8]) -> bool {
     let request = if ip.source.is_ipv4() { (ICMP, 8) } else { (ICMPV6, 128) };
     !ip.is_fragment() && ip.l4_len() >= 8 && (ip.protocol, bytes[ip.l4_offset]) == request
 }
 
-pub(super) fn echo(ip: &IpView, mut frame: Frame, mac: Mac) -> Result<Frame, DropReason> {
+pub(crate) fn echo(ip: &IpView, mut frame: Frame, mac: Mac) -> Result<Frame, DropReason> {
     if !frame.make_unique() {
         return Err(DropReason::NoBuffer);
     }
@@ -103,29 +103,35 @@ pub(super) fn echo(ip: &IpView, mut frame: Frame, mac: Mac) -> Result<Frame, Dro
     Ok(frame)
 }
 
-/// Tells the sender of a packet that its hops are used up, with the start of it (RFC 1812 4.3.2.3: as
-/// much as fits in 576 bytes; RFC 4443 2.4: in 1280).
-pub(super) fn time_exceeded(ip: &IpView, about: &Frame, mac: Mac, own: IpAddr, pool: &Pool) -> Result<Frame, DropReason> {
-    // No error about an error, nor about a later fragment (RFC 1122 3.2.2).
-    let bytes = about.bytes();
-    let kind = bytes.get(ip.l4_offset).copied().unwrap_or(0);
+/// Tells the sender of a packet of a problem, with the start of the packet (RFC 1812 4.3.2.3: as much as fits
+/// in 576 bytes; RFC 4443 2.4: in 1280). `what` is type, code and the word behind the checksum.
+pub(crate) fn error(ip: &IpView, bytes: &[u8], mac: Mac, own: IpAddr, what: (u8, u8, u32), pool: &Pool) -> Result<Frame, DropReason> {
+    // No error about an error, a later fragment, or what went to or came from a group (RFC 1122 3.2.2).
+    let first = bytes.get(ip.l4_offset).copied().unwrap_or(0);
     let is_error = match ip.protocol {
-        ICMP => !matches!(kind, 0 | 8 | 13 | 14),
-        ICMPV6 => kind < 128,
+        ICMP => !matches!(first, 0 | 8 | 13 | 14),
+        ICMPV6 => first < 128,
         _ => false,
     };
-    if is_error || ip.fragment_offset > 0 {
-        return Err(DropReason::TtlExpired);
+    if is_error || ip.fragment_offset > 0 || ip.source.is_multicast() || ip.source.is_unspecified() {
+        return Err(DropReason::GatewayNothing);
     }
-    let (kind, most) = if own.is_ipv4() { (11, 576 - 28) } else { (3, 1280 - 48) };
+    let most = if own.is_ipv4() { 576 - 28 } else { 1280 - 48 };
     let quoted = &bytes[ip.offset..ip.end().min(ip.offset + most)];
-    let message = [&[kind, 0, 0, 0, 0, 0, 0, 0], quoted].concat();
+    let (kind, code, rest) = what;
+    let message = [&[kind, code, 0, 0][..], &rest.to_be_bytes(), quoted].concat();
     let mut to = [0; 6];
     to.copy_from_slice(&bytes[6..12]);
     icmp(pool, (Mac(to), mac), own, ip.source, HOPS, &message)
 }
 
-fn icmp(pool: &Pool, (to_mac, from_mac): (Mac, Mac), from: IpAddr, to: IpAddr, hops: u8, message: &[u8]) -> Result<Frame, DropReason> {
+/// Tells the sender of a packet that its hops are used up.
+pub(crate) fn time_exceeded(ip: &IpView, about: &Frame, mac: Mac, own: IpAddr, pool: &Pool) -> Result<Frame, DropReason> {
+    let kind = if own.is_ipv4() { 11 } else { 3 };
+    error(ip, about.bytes(), mac, own, (kind, 0, 0), pool).map_err(|_| DropReason::TtlExpired)
+}
+
+pub(crate) fn icmp(pool: &Pool, (to_mac, from_mac): (Mac, Mac), from: IpAddr, to: IpAddr, hops: u8, message: &[u8]) -> Result<Frame, DropReason> {
     let mut ip = Vec::with_capacity(40);
     let number = match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {

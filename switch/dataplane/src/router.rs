@@ -1,0 +1,474 @@
+//! The router behind the gateways: between networks that may reach each other, and between networks and a
+//! packet uplink, where `nat` translates.
+//!
+//! ```text
+//! Outbox::outside --> to a network that a route leads to ----------------> hops, MTU, neighbour --> inject
+//!                 --> to the uplink: nat outwards -----------------------> hops, MTU, neighbour --> inject
+//!                 --> from the uplink: nat inwards ----------------------> hops, MTU, neighbour --> inject
+//!                 --> none of these: given back, for the user-mode uplink
+//! ```
+//!
+//! The uplink is a network like any other, with the device as its one port and the router's addresses as
+//! its gateway's, so ARP, NDP and echo are answered there as everywhere.
+//!
+//! What cannot go on is told to its sender (RFC 1812 section 4.3, RFC 4443), at a limited rate.
+
+mod fit;
+mod neighbours;
+mod speech;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Refused, Translated};
+use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype};
+
+use neighbours::{Known, Neighbours};
+use speech::Problem;
+
+/// A link that is routed: a network with its gateway, or the uplink's.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The router's address on the link.
+    pub mac: UnicastMac,
+    /// Its IP addresses there, with their subnets.
+    pub addresses: Vec<IpNetwork>,
+    /// Largest packet, bytes.
+    pub mtu: u16,
+}
+
+impl Link {
+    fn own(&self, is_ipv4: bool) -> Option<IpAddr> {
+        self.addresses.iter().map(IpNetwork::ip).find(|ip| ip.is_ipv4() == is_ipv4)
+    }
+
+    fn reaches(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.contains(ip))
+    }
+}
+
+/// The uplink that packets leave by.
+#[derive(Clone, Debug)]
+pub struct PacketUplink {
+    /// Its network.
+    pub network: NetworkId,
+    /// Its link.
+    pub link: Link,
+    /// The next hop, by family; without one only the link itself is reached.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// Why the router dropped a packet, beside what translation counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouterStats {
+    /// Packets that went on.
+    pub forwarded: u64,
+    /// No next hop.
+    pub no_route: u64,
+    /// The neighbour did not answer.
+    pub no_neighbour: u64,
+    /// Too long for the next link, and not to be fragmented.
+    pub too_big: u64,
+    /// Hops used up.
+    pub ttl_expired: u64,
+    /// No buffer.
+    pub no_buffer: u64,
+    /// Answers of neighbours that were not asked.
+    pub unasked: u64,
+}
+
+/// Errors told at most, a second.
+const ERRORS_A_SECOND: u64 = 100;
+
+/// Frames to put into networks.
+pub type RouterOutput = Vec<(NetworkId, Frame)>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Router {
+    pool: Pool,
+    nat: Nat,
+    links: BTreeMap<NetworkId, Link>,
+    uplink: Option<PacketUplink>,
+    /// Networks whose packets the uplink takes.
+    leaving: BTreeSet<NetworkId>,
+    routes: BTreeSet<(NetworkId, NetworkId)>,
+    neighbours: Neighbours,
+    translated: Vec<Translated>,
+    /// Errors told in the second that began then.
+    told: (Instant, u64),
+    stats: RouterStats,
+}
+
+impl Router {
+    /// A router without links.
+    #[must_use]
+    pub fn new(pool: Pool, config: NatConfig) -> Self {
+        Self {
+            pool,
+            nat: Nat::new(config),
+            links: BTreeMap::new(),
+            uplink: None,
+            leaving: BTreeSet::new(),
+            routes: BTreeSet::new(),
+            neighbours: Neighbours::default(),
+            translated: Vec::new(),
+            told: (Instant::ZERO, 0),
+            stats: RouterStats::default(),
+        }
+    }
+
+    // ---- what control asks for ----
+
+    /// Sets the uplink.
+    pub fn set_uplink(&mut self, uplink: PacketUplink) {
+        self.nat.set_externals(uplink.link.addresses.iter().map(IpNetwork::ip).collect());
+        self.uplink = Some(uplink);
+    }
+
+    /// Serves a network; `inside` says how it leaves by the uplink, if it may.
+    pub fn set_network(&mut self, id: NetworkId, link: Link, inside: Option<Inside>) {
+        match inside {
+            Some(inside) if self.uplink.is_some() => {
+                self.leaving.insert(id);
+                self.nat.set_network(id, inside);
+            }
+            _ => {
+                self.leaving.remove(&id);
+                self.nat.remove_network(id);
+            }
+        }
+        self.links.insert(id, link);
+    }
+
+    /// Forgets a network.
+    pub fn remove_network(&mut self, id: NetworkId) {
+        self.links.remove(&id);
+        self.leaving.remove(&id);
+        self.routes.retain(|(from, to)| *from != id && *to != id);
+        self.neighbours.remove_network(id);
+        self.nat.remove_network(id);
+    }
+
+    /// Forgets a sandbox's address.
+    pub fn remove_inside(&mut self, network: NetworkId, ip: IpAddr) {
+        self.neighbours.remove(&(network, ip));
+        self.nat.remove_inside(network, ip);
+    }
+
+    /// Lets two networks reach each other, or not.
+    pub fn set_route(&mut self, one: NetworkId, other: NetworkId, open: bool) {
+        for pair in [(one, other), (other, one)] {
+            if open { self.routes.insert(pair) } else { self.routes.remove(&pair) };
+        }
+    }
+
+    /// Forwards a port of the uplink.
+    ///
+    /// # Errors
+    /// As [`Nat::add_forward`].
+    pub fn add_forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
+        self.nat.add_forward(forward)
+    }
+
+    /// Stops.
+    pub fn remove_forward(&mut self, id: ForwardId) {
+        self.nat.remove_forward(id);
+    }
+
+    /// Translation, to look at.
+    #[must_use]
+    pub const fn nat(&self) -> &Nat {
+        &self.nat
+    }
+
+    /// What passed and what did not.
+    #[must_use]
+    pub const fn stats(&self) -> RouterStats {
+        self.stats
+    }
+
+    /// Whether packets leave by it.
+    #[must_use]
+    pub const fn has_uplink(&self) -> bool {
+        self.uplink.is_some()
+    }
+
+    fn link(&self, network: NetworkId) -> Option<&Link> {
+        match &self.uplink {
+            Some(uplink) if uplink.network == network => Some(&uplink.link),
+            _ => self.links.get(&network),
+        }
+    }
+
+    // ---- packets ----
+
+    /// A frame that a gateway took. It is given back when it is the user-mode uplink's.
+    pub fn take(&mut self, from: NetworkId, frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
+        let Some(destination) = speech::destination(frame.bytes()) else {
+            self.hear_neighbour(from, &frame, now, out);
+            return None;
+        };
+        if self.uplink.as_ref().is_some_and(|uplink| uplink.network == from) {
+            if speech::is_neighbour_advertisement(frame.bytes()) {
+                self.hear_neighbour(from, &frame, now, out);
+                return None;
+            }
+            let result = self.nat.inbound(frame, now, &mut self.translated);
+            self.after(from, result, now, out);
+            return None;
+        }
+        if speech::is_neighbour_advertisement(frame.bytes()) {
+            self.hear_neighbour(from, &frame, now, out);
+            return None;
+        }
+        if !self.routes.is_empty()
+            && let Some(to) = self.routed_to(from, destination)
+        {
+            self.forward(to, frame, now, out);
+            return None;
+        }
+        if !self.leaving.contains(&from) || self.links.get(&from).is_some_and(|link| link.addresses.iter().any(|own| own.ip() == destination)) {
+            return Some(frame);
+        }
+        let source = speech::source(frame.bytes());
+        let frame = self.checked_for_uplink(from, frame, now, out)?;
+        let mac = Mac::source_of(frame.bytes());
+        let result = self.nat.outbound(from, frame, now, &mut self.translated);
+        // Who opens a connection is known where he lives, and need not be asked.
+        if result.is_ok()
+            && self.nat.made_connection()
+            && let (Some(source), Some(mac)) = (source, mac)
+        {
+            let waiting = self.neighbours.learn((from, source), mac, now);
+            self.send_all(from, mac, waiting, out);
+        }
+        self.after(from, result, now, out);
+        None
+    }
+
+    /// The network that `from` may reach a destination in.
+    fn routed_to(&self, from: NetworkId, destination: IpAddr) -> Option<NetworkId> {
+        let reached = self.routes.range((from, NetworkId::new(0, 0))..).take_while(|(network, _)| *network == from);
+        reached.map(|(_, to)| *to).find(|to| self.links.get(to).is_some_and(|link| link.reaches(destination)))
+    }
+
+    /// What is too long for the uplink is told in the words of its sender, before translation.
+    fn checked_for_uplink(&mut self, from: NetworkId, frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
+        let mtu = self.uplink.as_ref().map_or(u16::MAX, |uplink| uplink.link.mtu);
+        if fit::fits(&frame, mtu) || fit::may_be_fragmented(&frame) {
+            return Some(frame);
+        }
+        self.stats.too_big += 1;
+        self.tell(from, &frame, fit::too_big(mtu), now, out);
+        None
+    }
+
+    /// What translation made goes on; what it refused is told.
+    fn after(&mut self, from: NetworkId, result: Result<(), Refused>, now: Instant, out: &mut RouterOutput) {
+        if let Err(Refused { reason, frame }) = result {
+            self.refused(from, reason, &frame, now, out);
+        }
+        let mut translated = std::mem::take(&mut self.translated);
+        for Translated { to, frame } in translated.drain(..) {
+            let Some(to) = to.or(self.uplink.as_ref().map(|uplink| uplink.network)) else { continue };
+            self.forward(to, frame, now, out);
+        }
+        self.translated = translated;
+    }
+
+    #[cold]
+    fn refused(&mut self, from: NetworkId, reason: NatDrop, frame: &Frame, now: Instant, out: &mut RouterOutput) {
+        if let Some(code) = reason.unreachable_code() {
+            self.tell(from, frame, Problem::unreachable(code), now, out);
+        }
+    }
+
+    /// The way of a router: hops, size, next hop.
+    fn forward(&mut self, to: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) {
+        let Some(link) = self.link(to) else { return };
+        let mtu = link.mtu;
+        if !frame.make_unique() {
+            self.stats.no_buffer += 1;
+            return;
+        }
+        if !fit::use_hop(&mut frame) {
+            self.stats.ttl_expired += 1;
+            self.tell_back(to, &frame, Problem::TTL_EXPIRED, now, out);
+            return;
+        }
+        fit::clamp_mss(&mut frame, mtu);
+        if fit::fits(&frame, mtu) {
+            self.send(to, frame, now, out);
+        } else if fit::may_be_fragmented(&frame) {
+            let mut parts = Vec::new();
+            if !fit::fragment(&frame, mtu, &self.pool, &mut parts) {
+                self.stats.no_buffer += 1;
+            }
+            parts.into_iter().for_each(|part| self.send(to, part, now, out));
+        } else {
+            self.stats.too_big += 1;
+            self.tell_back(to, &frame, fit::too_big(mtu), now, out);
+        }
+    }
+
+    /// To the next hop.
+    fn send(&mut self, to: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) {
+        let Some(destination) = speech::destination(frame.bytes()) else { return };
+        let Some(next_hop) = self.next_hop(to, destination) else {
+            self.stats.no_route += 1;
+            self.tell_back(to, &frame, Problem::unreachable(0), now, out);
+            return;
+        };
+        let Some(link) = self.link(to) else { return };
+        let own = link.mac.get();
+        if !frame.make_unique() {
+            self.stats.no_buffer += 1;
+            return;
+        }
+        frame.bytes_mut()[6..12].copy_from_slice(&own.0);
+        match self.neighbours.resolve((to, next_hop), frame, now) {
+            Known::Yes { mac, mut frame, stale } => {
+                frame.bytes_mut()[..6].copy_from_slice(&mac.0);
+                self.stats.forwarded += 1;
+                out.push((to, frame));
+                if stale {
+                    self.ask(to, next_hop, out);
+                }
+            }
+            Known::NotYet { ask: true } => self.ask(to, next_hop, out),
+            Known::NotYet { ask: false } => {}
+        }
+    }
+
+    fn next_hop(&self, to: NetworkId, destination: IpAddr) -> Option<IpAddr> {
+        match &self.uplink {
+            Some(uplink) if uplink.network == to && !uplink.link.reaches(destination) => {
+                uplink.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == destination.is_ipv4())
+            }
+            _ => Some(destination),
+        }
+    }
+
+    // ---- neighbours ----
+
+    fn ask(&mut self, network: NetworkId, ip: IpAddr, out: &mut RouterOutput) {
+        let Some(link) = self.link(network) else { return };
+        let own = link.addresses.iter().find(|address| address.contains(ip)).map(IpNetwork::ip).or_else(|| link.own(ip.is_ipv4()));
+        let Some(own) = own else { return };
+        match speech::ask_neighbour(&self.pool, link.mac, own, ip) {
+            Some(frame) => out.push((network, frame)),
+            None => self.stats.no_buffer += 1,
+        }
+    }
+
+    fn hear_neighbour(&mut self, network: NetworkId, frame: &Frame, now: Instant, out: &mut RouterOutput) {
+        match speech::neighbour(frame.bytes()) {
+            // Only what was asked for is believed.
+            Some((ip, mac)) if self.neighbours.wants(&(network, ip)) => {
+                let waiting = self.neighbours.learn((network, ip), mac, now);
+                self.send_all(network, mac, waiting, out);
+            }
+            _ => self.stats.unasked += 1,
+        }
+    }
+
+    fn send_all(&mut self, network: NetworkId, mac: Mac, frames: impl IntoIterator<Item = Frame>, out: &mut RouterOutput) {
+        for mut frame in frames {
+            if frame.make_unique() {
+                frame.bytes_mut()[..6].copy_from_slice(&mac.0);
+                self.stats.forwarded += 1;
+                out.push((network, frame));
+            }
+        }
+    }
+
+    // ---- telling ----
+
+    fn may_tell(&mut self, now: Instant) -> bool {
+        if now.since(self.told.0) >= packet::Duration::from_secs(1) {
+            self.told = (now, 0);
+        }
+        self.told.1 += 1;
+        self.told.1 <= ERRORS_A_SECOND
+    }
+
+    /// Tells the sender of a packet that came from `network`, and was not translated, of a problem.
+    #[cold]
+    fn tell(&mut self, network: NetworkId, about: &Frame, problem: Problem, now: Instant, out: &mut RouterOutput) {
+        if !self.may_tell(now) {
+            return;
+        }
+        let Some(link) = self.link(network) else { return };
+        let Some(own) = speech::source(about.bytes()).and_then(|source| link.own(source.is_ipv4())) else { return };
+        if let Some(error) = speech::problem(about, link.mac.get(), own, problem, &self.pool) {
+            out.push((network, error));
+        }
+    }
+
+    /// The same for a packet that was on its way into `network`: the error goes back through translation.
+    #[cold]
+    fn tell_back(&mut self, network: NetworkId, about: &Frame, problem: Problem, now: Instant, out: &mut RouterOutput) {
+        if !self.may_tell(now) {
+            return;
+        }
+        let Some(source) = speech::source(about.bytes()) else { return };
+        let Some(link) = self.link(network) else { return };
+        let Some(own) = link.own(source.is_ipv4()) else { return };
+        let Some(error) = speech::problem(about, link.mac.get(), own, problem, &self.pool) else { return };
+        let is_uplink = self.uplink.as_ref().is_some_and(|uplink| uplink.network == network);
+        if let Some(home) = self.links.iter().find(|(_, link)| !is_uplink && link.reaches(source)).map(|(id, _)| *id) {
+            return self.send(home, error, now, out);
+        }
+        let result = if is_uplink { self.nat.inbound(error, now, &mut self.translated) } else { self.nat.outbound(network, error, now, &mut self.translated) };
+        drop(result);
+        let mut translated = std::mem::take(&mut self.translated);
+        for Translated { to, frame } in translated.drain(..) {
+            let Some(to) = to.or(self.uplink.as_ref().map(|uplink| uplink.network)) else { continue };
+            self.send(to, frame, now, out);
+        }
+        self.translated = translated;
+    }
+
+    // ---- the clock ----
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.nat.poll_timeout(), self.neighbours.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Deadlines up to `now` are due.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut RouterOutput) {
+        let mut unwanted = Vec::new();
+        self.nat.handle_timeout(now, |syn| unwanted.push(syn));
+        for syn in unwanted {
+            self.tell_unwanted(&syn.quote, now, out);
+        }
+        let (mut questions, mut lost) = (Vec::new(), Vec::new());
+        self.neighbours.handle_timeout(now, |key| questions.push(key), |key, frame| lost.push((key, frame)));
+        for (network, ip) in questions {
+            self.ask(network, ip, out);
+        }
+        for ((network, _), frame) in lost {
+            self.stats.no_neighbour += 1;
+            self.tell_back(network, &frame, Problem::unreachable(1), now, out);
+        }
+    }
+
+    /// RFC 5382 REQ-4: port unreachable, to whom knocked.
+    fn tell_unwanted(&mut self, quote: &[u8], now: Instant, out: &mut RouterOutput) {
+        let Some(uplink) = &self.uplink else { return };
+        let (network, mac) = (uplink.network, uplink.link.mac.get());
+        let kind = if quote.first().is_some_and(|byte| byte >> 4 == 4) { ethertype::IPV4 } else { ethertype::IPV6 };
+        let about = [&[0; 12][..], &kind.to_be_bytes(), quote].concat();
+        if let Some(error) = speech::unwanted(&about, mac, &self.pool)
+            && self.may_tell(now)
+        {
+            self.send(network, error, now, out);
+        }
+    }
+}

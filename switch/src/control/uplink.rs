@@ -1,0 +1,108 @@
+//! The uplink of packets: its device, and the network that is the router's face on it.
+
+use dataplane::{BridgeConfig, Command, GatewayConfig, GatewayRole, L2Mode, Link, PacketUplink, PortConfig, Reply};
+use netns_setup::{
+    Netns,
+    attach::{self, EndpointSpec, Kind},
+    link::Links,
+};
+use packet::{Mac, UnicastMac};
+use weft_control::{
+    Code, ControlError, Network, Result,
+    uplink::{PacketSpec, UplinkSpec},
+};
+
+use super::{
+    ports::port_device,
+    runtime::{Inner, unavailable},
+};
+use crate::uplink::UplinkCommand;
+
+/// What the uplink's network and port are called in views and captures.
+const NAME: &str = "uplink";
+
+impl Inner {
+    /// Opens the uplink's device and lets packets leave by it.
+    pub(super) fn start_uplink(&mut self, spec: &UplinkSpec) -> Result<()> {
+        let Some(link) = spec.packet() else { return Ok(()) };
+        let host = Netns::current().map_err(unavailable)?;
+        let device = match spec {
+            UplinkSpec::Tap(_) => self.make_uplink_tap(&host, link)?,
+            UplinkSpec::Sockets | UplinkSpec::Device(_) => attach::open_device(&host, &link.name).map_err(|error| no_device(link, &error))?,
+        };
+        let mac = mac_of(link)?;
+        let gateway = GatewayConfig { mac, addresses: link.addresses.clone(), role: GatewayRole::Uplink };
+        let config = BridgeConfig { l2: L2Mode::Bridge, gateway: Some(gateway), ..BridgeConfig::new(NAME) };
+        let Reply::Network(network) = self.dataplane.apply(Command::AddBridge(config)).map_err(unavailable)? else { return Err(unavailable("no bridge for the uplink")) };
+        let (device, capabilities) = port_device(device);
+        let mut port = PortConfig::new(network, format!("{NAME}:{}", link.name));
+        port.mtu = link.mtu.into();
+        port.capabilities = capabilities;
+        self.dataplane.add_port(port, device).map_err(unavailable)?;
+        let uplink = PacketUplink { network, link: Link { mac, addresses: link.addresses.clone(), mtu: link.mtu }, gateways: link.gateways.clone() };
+        self.dataplane.uplink(UplinkCommand::SetPacketUplink(uplink)).map_err(unavailable)?;
+        self.packet_uplink = Some(link.clone());
+        Ok(())
+    }
+
+    fn make_uplink_tap(&mut self, host: &Netns, link: &PacketSpec) -> Result<netns_setup::PortFd> {
+        if host.run(|| Links::open()?.index_of(&link.name)).is_ok() {
+            return Err(ControlError::new(Code::Exists, &link.name, format!("--uplink tap:{}: the host has an interface of that name", link.name)).hint("choose another name, or dev: to use that interface"));
+        }
+        // The host is the next hop: it gets that address, and nothing else of it changes.
+        let addresses = link.gateways.iter().filter_map(|gateway| {
+            let own = link.addresses.iter().find(|address| address.contains(*gateway))?;
+            ipnetwork::IpNetwork::new(*gateway, own.prefix()).ok()
+        });
+        let spec = EndpointSpec {
+            kind: Kind::Tap,
+            ifname: link.name.clone(),
+            mac: None,
+            mtu: link.mtu.into(),
+            addresses: addresses.collect(),
+            gateways: Vec::new(),
+            persistent: false,
+            peer_name: format!("wu{}", std::process::id()),
+        };
+        let side = self.switch_side()?;
+        attach::attach(host, &side, &spec).map_err(|error| no_device(link, &error))
+    }
+
+    /// RFC 4787 REQ-7: an inside that overlaps the uplink would hide hosts of either.
+    pub(super) fn check_against_uplink(&self, network: &Network) -> Result<()> {
+        let Some(uplink) = &self.packet_uplink else {
+            // The sockets of the host decide: that is what they do.
+            return match network.nat {
+                Some(preset) if preset.name() != "port-restricted" => Err(wants_packets(&format!("--nat {}", preset.name()))),
+                _ if network.nat_prefix.is_some() => Err(wants_packets("--nat-prefix")),
+                _ => Ok(()),
+            };
+        };
+        let overlaps = |pool: &weft_control::Pool| uplink.addresses.iter().any(|own| own.contains(pool.subnet.network()) || pool.subnet.contains(own.network()));
+        match network.pools.iter().find(|pool| overlaps(pool)) {
+            Some(pool) => Err(ControlError::new(Code::Conflict, pool.subnet.to_string(), format!("subnet {} overlaps with the uplink", pool.subnet)).hint("choose another --subnet")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn wants_packets(what: &str) -> ControlError {
+    ControlError::new(Code::Invalid, what, format!("{what} needs an uplink of packets")).hint("start the daemon with --uplink tap:NAME or dev:NAME,addr=...; host sockets are port-restricted")
+}
+
+fn no_device(link: &PacketSpec, error: &dyn std::fmt::Display) -> ControlError {
+    ControlError::new(Code::Unavailable, &link.name, format!("cannot open the uplink {}: {error}", link.name))
+}
+
+/// As a network's gateway has it: from the IPv4 address, else from the end of the IPv6 one.
+fn mac_of(link: &PacketSpec) -> Result<UnicastMac> {
+    let tail = link.addresses.iter().map(|address| match address.ip() {
+        std::net::IpAddr::V4(v4) => v4.octets(),
+        std::net::IpAddr::V6(v6) => {
+            let [.., a, b, c, d] = v6.octets();
+            [a, b, c, d]
+        }
+    });
+    let [a, b, c, d] = tail.into_iter().next().unwrap_or_default();
+    UnicastMac::new(Mac([2, 0x42, a, b, c, d])).ok_or_else(|| unavailable("no address for the uplink"))
+}
