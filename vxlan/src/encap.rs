@@ -1,0 +1,186 @@
+//! Frames into datagrams of the underlay.
+
+use std::net::SocketAddr;
+
+use packet::{BufferClass, Frame, Gso, Instant, Offload, Parsed, Pool, SegmentError, Vni, checksum, longest_segment, segment};
+
+use crate::{
+    drop::DropReason,
+    ecn, flow,
+    header::{self, HEADER_LEN},
+    mtu,
+    network::Route,
+    own::own,
+    vtep::Vtep,
+};
+
+/// Longest payload of a UDP datagram over IPv4, and of one send with UDP_SEGMENT, bytes: 65535 less 20 of IP and 8 of UDP.
+pub const DATAGRAM_MOST: usize = 65_507;
+/// Datagrams of one send with UDP_SEGMENT at most (UDP_MAX_SEGMENTS of kernels before 6.10).
+pub const SEGMENTS_MOST: usize = 64;
+
+/// One send on the underlay.
+#[derive(Debug)]
+pub struct Datagram {
+    /// The remote VTEP, or a multicast group.
+    pub to: SocketAddr,
+    /// Outer source port, 49152..=65535, by inner flow; a wish that a shell with one socket may ignore.
+    pub source_port: u16,
+    /// Outer congestion field (RFC 6040), the low two bits of the traffic class.
+    pub ecn: u8,
+    /// Payload of UDP: VXLAN header and inner frame, or several of these back to back. Shared when it goes to several remotes.
+    pub frame: Frame,
+    /// Bytes of each datagram but the last, when the frame holds several: for UDP_SEGMENT.
+    pub segment: Option<u16>,
+}
+
+impl Vtep {
+    /// Takes a frame from the network of `vni`; puts datagrams into `out`, or gives an answer to put back into the network
+    /// (ARP or neighbour discovery that was suppressed). A super-frame is cut, a partial checksum finished.
+    ///
+    /// # Errors
+    /// Why it was dropped, counted; `out` is then as it was. For `too_big` the caller may owe its sender an ICMP error, and can
+    /// ask [`fits`](Self::fits) before.
+    pub fn encap(&mut self, vni: Vni, frame: Frame, now: Instant, out: &mut Vec<Datagram>) -> Result<Option<Frame>, DropReason> {
+        let answer = self.try_encap(vni, frame, now, out);
+        if let Err(reason) = answer {
+            self.count(Some(vni), reason);
+        }
+        answer
+    }
+
+    fn try_encap(&mut self, vni: Vni, frame: Frame, now: Instant, out: &mut Vec<Datagram>) -> Result<Option<Frame>, DropReason> {
+        let network = self.networks.get_mut(&vni).ok_or(DropReason::UnknownVni)?;
+        let parsed = Parsed::new(frame.bytes()).ok_or(DropReason::InnerRunt)?;
+        network.admit(&parsed)?;
+        mtu::check(&frame, network.config.mtu)?;
+        if network.config.suppress
+            && let Some(answer) = network.neighbours.answer(&parsed, &frame, &self.pool)?
+        {
+            network.counters.suppressed += 1;
+            return Ok(Some(answer));
+        }
+        let length = frame.len();
+        let route = network.route(parsed.ethernet.destination, now)?;
+        let targets = network.targets(&route);
+        let bytes = frame.bytes();
+        let label = Label {
+            to: targets[0],
+            source_port: flow::source_port(&parsed, bytes, self.key),
+            ecn: ecn::outer(ecn::of(&parsed, bytes)),
+        };
+        let first = out.len();
+        if frame.offload.gso == Gso::None {
+            out.push(label.on(whole(frame, vni, &self.pool)?, None));
+        } else if let Err(reason) = cut(&frame, vni, label, &self.pool, out) {
+            out.truncate(first);
+            return Err(reason);
+        }
+        replicate(first, &targets[1..], out);
+        let counters = &mut network.counters;
+        counters.frames_out += 1;
+        counters.bytes_out += length as u64;
+        counters.flooded += u64::from(matches!(route, Route::Flood));
+        Ok(None)
+    }
+}
+
+/// What the datagrams of one frame have in common.
+#[derive(Clone, Copy, Debug)]
+struct Label {
+    to: SocketAddr,
+    source_port: u16,
+    ecn: u8,
+}
+
+impl Label {
+    fn on(self, frame: Frame, segment: Option<u16>) -> Datagram {
+        Datagram { to: self.to, source_port: self.source_port, ecn: self.ecn, frame, segment }
+    }
+}
+
+/// The datagrams from `first` on once more for each of `others`: the bytes are the same, so they are shared.
+fn replicate(first: usize, others: &[SocketAddr], out: &mut Vec<Datagram>) {
+    let end = out.len();
+    for to in others {
+        for index in first..end {
+            let Datagram { source_port, ecn, segment, ref frame, .. } = out[index];
+            let frame = frame.share();
+            out.push(Datagram { to: *to, source_port, ecn, frame, segment });
+        }
+    }
+}
+
+/// A frame of wire size, in place if its buffer is ours alone.
+fn whole(frame: Frame, vni: Vni, pool: &Pool) -> Result<Frame, DropReason> {
+    let mut frame = own(frame, HEADER_LEN, pool)?;
+    checksum::complete(&mut frame);
+    frame.push(HEADER_LEN);
+    frame.bytes_mut()[..HEADER_LEN].copy_from_slice(&header::emit(vni));
+    frame.offload = Offload::NONE;
+    Ok(frame)
+}
+
+/// A super-frame into as few sends as it takes. On an error some were given already.
+fn cut(frame: &Frame, vni: Vni, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
+    let segment_len = HEADER_LEN + longest_segment(frame).ok_or(DropReason::CannotSegment)?;
+    let mut train = Train::new(header::emit(vni), segment_len, pool);
+    let mut starved = false;
+    let result = segment(frame, pool, |inner| match train.add(inner.bytes()) {
+        Ok(full) => out.extend(full.map(|full| label.on(full, train.segment_of_full()))),
+        Err(_) => starved = true,
+    });
+    out.extend(train.rest().map(|(rest, segment)| label.on(rest, segment)));
+    match result {
+        Err(SegmentError::Malformed) => Err(DropReason::CannotSegment),
+        Err(SegmentError::NoBuffer) => Err(DropReason::NoBuffer),
+        Ok(()) if starved => Err(DropReason::NoBuffer),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Datagrams of equal length, back to back in a large buffer. Only the very last may be shorter.
+struct Train<'a> {
+    header: [u8; HEADER_LEN],
+    segment_len: usize,
+    bytes_most: usize,
+    pool: &'a Pool,
+    current: Option<Frame>,
+}
+
+impl<'a> Train<'a> {
+    fn new(header: [u8; HEADER_LEN], segment_len: usize, pool: &'a Pool) -> Self {
+        let segments = (DATAGRAM_MOST / segment_len).clamp(1, SEGMENTS_MOST);
+        Self { header, segment_len, bytes_most: segments * segment_len, pool, current: None }
+    }
+
+    /// Appends a datagram; gives the buffer before it when that was full.
+    fn add(&mut self, inner: &[u8]) -> Result<Option<Frame>, DropReason> {
+        let full = self.current.take_if(|frame| frame.len() >= self.bytes_most);
+        let frame = match &mut self.current {
+            Some(frame) => frame,
+            none => none.insert(self.pool.take(BufferClass::Large).ok_or(DropReason::NoBuffer)?),
+        };
+        let at = frame.len();
+        frame.set_len(at + HEADER_LEN + inner.len());
+        let bytes = &mut frame.bytes_mut()[at..];
+        bytes[..HEADER_LEN].copy_from_slice(&self.header);
+        bytes[HEADER_LEN..].copy_from_slice(inner);
+        Ok(full)
+    }
+
+    /// The buffer that is not full yet.
+    fn rest(self) -> Option<(Frame, Option<u16>)> {
+        let segment = self.segment(self.current.as_ref()?.len());
+        self.current.map(|frame| (frame, segment))
+    }
+
+    fn segment_of_full(&self) -> Option<u16> {
+        self.segment(self.bytes_most)
+    }
+
+    /// How a buffer of `length` bytes is to be split: not at all when it holds one datagram.
+    fn segment(&self, length: usize) -> Option<u16> {
+        if length > self.segment_len { u16::try_from(self.segment_len).ok() } else { None }
+    }
+}

@@ -1,0 +1,87 @@
+//! The outer source port, which tells the underlay one inner flow from another (RFC 7348 section 5: "a hash of fields
+//! from the inner packet", in the dynamic range 49152-65535).
+
+use std::net::IpAddr;
+
+use packet::{FiveTuple, Parsed};
+
+use crate::hash::Keyed;
+
+const FIRST_PORT: u16 = 49152;
+/// 2^14 ports: the highest bits of the hash.
+const PORT_SHIFT: u32 = 64 - 14;
+
+/// The outer source port of the frame in `bytes` that `parsed` describes: by five-tuple for TCP and UDP, else by MAC addresses
+/// and EtherType. A fragment goes by the latter too, so that the parts of a packet, of which one shows its ports, stay together.
+pub(crate) fn source_port(parsed: &Parsed, bytes: &[u8], key: Keyed) -> u16 {
+    let tuple = FiveTuple::of(parsed, bytes).filter(|_| parsed.ip.is_some_and(|ip| !ip.is_fragment()));
+    let hash = match tuple {
+        Some(tuple) => {
+            let ports = u64::from(tuple.source_port) << 16 | u64::from(tuple.destination_port);
+            let (source, destination) = (address_words(tuple.source), address_words(tuple.destination));
+            key.words([source[0], source[1], destination[0], destination[1], u64::from(tuple.protocol) << 32 | ports])
+        }
+        None => {
+            let ethernet = &parsed.ethernet;
+            key.words([ethernet.source.as_u64(), ethernet.destination.as_u64(), u64::from(parsed.ethertype)])
+        }
+    };
+    FIRST_PORT + (hash >> PORT_SHIFT) as u16
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "split in two halves")]
+fn address_words(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(address) => [u64::from(address.to_bits()), 0],
+        IpAddr::V6(address) => [address.to_bits() as u64, (address.to_bits() >> 64) as u64],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::vtep::samples;
+
+    fn port(bytes: &[u8]) -> u16 {
+        source_port(&Parsed::new(bytes).unwrap(), bytes, Keyed::new([3, 4]))
+    }
+
+    #[test]
+    fn a_flow_keeps_its_port_whatever_it_carries() {
+        assert_eq!(port(&samples::udp4(1000, 53, &[1, 2, 3])), port(&samples::udp4(1000, 53, &[9; 700])));
+    }
+
+    #[test]
+    fn flows_spread_over_the_dynamic_range() {
+        let ports: BTreeSet<u16> = (0..4000).map(|from| port(&samples::udp4(from, 53, &[]))).collect();
+        assert!(ports.iter().all(|port| *port >= FIRST_PORT));
+        // 4000 balls in 16384 bins meet about 440 times.
+        assert!(ports.len() > 3400, "{}", ports.len());
+        assert!(*ports.first().unwrap() < 49300 && *ports.last().unwrap() > 65400);
+    }
+
+    #[test]
+    fn directions_differ() {
+        let distinct = (0..100).filter(|from| port(&samples::udp4(*from, 5000, &[])) != port(&samples::udp4(5000, *from, &[]))).count();
+        assert!(distinct > 95);
+    }
+
+    #[test]
+    fn fragments_of_a_packet_stay_together() {
+        let mut first = samples::udp4(1000, 53, &[0; 64]);
+        first[20] |= 0x20;
+        let mut second = samples::udp4(0x0101, 0x0202, &[0; 64]);
+        second[21] = 9;
+        assert_eq!(port(&first), port(&second));
+    }
+
+    #[test]
+    fn others_go_by_their_mac_addresses() {
+        let arp = samples::arp_request([10, 0, 0, 1], [10, 0, 0, 2]);
+        let mut other = arp.clone();
+        other[11] ^= 1;
+        assert_ne!(port(&arp), port(&other));
+    }
+}
