@@ -1,8 +1,9 @@
 //! ARP and neighbour discovery suppression (RFC 9161): what control knows is answered here and not flooded.
 //!
 //! Answered: ARP requests and ARP probes, neighbour solicitations, when sent to a group address. Not answered: gratuitous
-//! ARP, duplicate address detection from `::`, what the owner itself asks, and what is sent to one station, since that asks
-//! whether it is still there (RFC 9161 section 3.2 c). These travel on.
+//! ARP, what the owner itself asks, and what is sent to one station, since that asks whether it is still there (section 3.2
+//! c). Nor duplicate address detection from `::`, though the RFC would: its answer goes to all nodes, and must come from the
+//! owner. All these travel on.
 
 mod answer;
 
