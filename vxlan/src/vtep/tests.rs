@@ -437,7 +437,7 @@ proptest! {
 
     /// Out through one endpoint, over a wire that splits, in through another that joins.
     #[test]
-    fn super_frames_survive_the_tunnel(ipv6: bool, tcp: bool, length in 1_usize..60_000, size in 200_u16..1400, seed: u8, peers in 1_u8..3) {
+    fn super_frames_survive_the_tunnel(ipv6: bool, tcp: bool, length in 1_usize..60_000, size in 200_u16..=1390, seed: u8, peers in 1_u8..3) {
         let pool = pool();
         let (mut here, mut there) = (vtep(&pool), vtep(&pool));
         for peer in 1..peers {
