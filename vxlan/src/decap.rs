@@ -67,7 +67,7 @@ impl Vtep {
         if is_local(vni, station) {
             return Err(DropReason::Looped);
         }
-        ecn::mark(&mut frame, outer.ecn)?;
+        let frame = ecn::mark(frame, outer.ecn, &self.pool)?;
         network.learn(station, remote, now);
         self.may_age |= network.remotes.learned_len() > 0;
         network.counters.frames_in += 1;

@@ -1,9 +1,9 @@
 //! Congestion marks across the tunnel (RFC 6040). A field is the low two bits of the traffic class: 0 Not-ECT, 1 ECT(1),
 //! 2 ECT(0), 3 CE.
 
-use packet::{Frame, PacketMut, Parsed};
+use packet::{Frame, PacketMut, Parsed, Pool};
 
-use crate::drop::DropReason;
+use crate::{drop::DropReason, own::own};
 
 /// Not ECN-capable transport.
 pub const NOT_ECT: u8 = 0;
@@ -45,29 +45,27 @@ pub const fn combine(inner: u8, outer: u8) -> Option<u8> {
 ///
 /// # Errors
 /// `congestion_lost`; `no_buffer` when the frame is shared, must change, and cannot be copied.
-pub(crate) fn mark(frame: &mut Frame, outer: u8) -> Result<(), DropReason> {
+pub(crate) fn mark(frame: Frame, outer: u8, pool: &Pool) -> Result<Frame, DropReason> {
     // The others change nothing, whatever the inner field is.
     if !matches!(outer & CE, CE | ECT_1) {
-        return Ok(());
+        return Ok(frame);
     }
-    let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.ip.is_some()) else { return Ok(()) };
+    let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.ip.is_some()) else { return Ok(frame) };
     let inner = of(&parsed, frame.bytes());
     let marked = combine(inner, outer).ok_or(DropReason::CongestionLost)?;
     if marked == inner {
-        return Ok(());
+        return Ok(frame);
     }
-    if !frame.make_unique() {
-        return Err(DropReason::NoBuffer);
-    }
-    if let Some(mut packet) = PacketMut::new(frame) {
+    let mut frame = own(frame, 0, pool)?;
+    if let Some(mut packet) = PacketMut::new(&mut frame) {
         packet.set_ecn(marked);
     }
-    Ok(())
+    Ok(frame)
 }
 
 #[cfg(test)]
 mod tests {
-    use packet::{Pool, PoolConfig, checksum};
+    use packet::{PoolConfig, checksum};
 
     use super::*;
     use crate::vtep::samples;
@@ -97,9 +95,9 @@ mod tests {
             for (inner, outer) in (0..4).flat_map(|inner| (0..4).map(move |outer| (inner, outer))) {
                 let mut frame = pool.copy_of(&bytes).unwrap();
                 PacketMut::new(&mut frame).unwrap().set_ecn(inner);
-                let marked = mark(&mut frame, outer);
+                let marked = mark(frame, outer, &pool);
                 assert_eq!(marked.is_ok(), combine(inner, outer).is_some());
-                if marked.is_ok() {
+                if let Ok(frame) = marked {
                     assert_eq!(Some(of(&Parsed::new(frame.bytes()).unwrap(), frame.bytes())), combine(inner, outer));
                     assert!(checksum::verify(frame.bytes()));
                 }
@@ -110,7 +108,7 @@ mod tests {
     #[test]
     fn what_is_not_ip_bears_no_mark() {
         let pool = Pool::new(PoolConfig::default());
-        let mut frame = pool.copy_of(&samples::arp_request([10, 0, 0, 1], [10, 0, 0, 2])).unwrap();
-        assert_eq!(mark(&mut frame, CE), Ok(()));
+        let bytes = samples::arp_request([10, 0, 0, 1], [10, 0, 0, 2]);
+        assert_eq!(mark(pool.copy_of(&bytes).unwrap(), CE, &pool).unwrap().bytes(), bytes);
     }
 }

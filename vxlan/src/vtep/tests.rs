@@ -573,3 +573,22 @@ fn a_bad_datagram_in_a_buffer_does_not_stop_the_others() {
     vtep.decap_many(from("192.0.2.2:5"), buffer, one.len(), nobody, NOW, &mut out);
     assert_eq!((out.len(), vtep.drops().get(DropReason::BadFlags), vtep.drops().get(DropReason::Short)), (2, 1, 1));
 }
+
+/// Each inner frame has to be written to, though all share one buffer: copies are of their own size.
+#[test]
+fn a_marked_buffer_needs_one_more_large_one() {
+    let big = pool();
+    let frame = super_frame(&big, false, true, &[6; 20_000], 1000);
+    let bytes: Vec<u8> = cut(&frame, &big).iter().flat_map(|inner| {
+        let mut frame = big.copy_of(inner).unwrap();
+        PacketMut::new(&mut frame).unwrap().set_ecn(ecn::ECT_0);
+        packed(42, frame.bytes())
+    }).collect();
+    let few = Pool::new(PoolConfig { small: 64, large: 2 });
+    let mut vtep = vtep(&few);
+    let mut out = Vec::new();
+    let outer = Outer { from: at("192.0.2.2:5"), ecn: ecn::CE };
+    vtep.decap_many(outer, few.copy_of(&bytes).unwrap(), HEADER_LEN + 54 + 1000, nobody, NOW, &mut out);
+    assert_eq!((out.len(), out[0].1.len(), vtep.drops().total()), (1, 54 + 20_000, 0));
+    assert_eq!(ecn::of(&Parsed::new(out[0].1.bytes()).unwrap(), out[0].1.bytes()), ecn::CE);
+}
