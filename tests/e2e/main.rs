@@ -3,6 +3,7 @@
 mod bad_input;
 mod bridge;
 mod capture;
+mod dhcp;
 mod differential;
 mod hostile;
 mod model;
@@ -20,6 +21,7 @@ fn main() {
         bad_input::tests(),
         bridge::tests(),
         capture::tests(),
+        dhcp::tests(),
         differential::tests(),
         hostile::tests(),
         model::tests(),

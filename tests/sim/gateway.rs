@@ -3,7 +3,7 @@
 
 use std::{io, net::SocketAddr, path::Path};
 
-use dataplane::{BridgeConfig, Command, GatewayConfig, Outbox, PortConfig, Reply, Switch, SwitchConfig};
+use dataplane::{AdvertiseConfig, BridgeConfig, Command, DhcpConfig, GatewayConfig, Outbox, PortConfig, Reply, Switch, SwitchConfig};
 use nat::proxy::{Network, NetworkError, Output, Proxy, Ready, SocketId, Sockets};
 use packet::{Checksum, Duration, Instant, Mac, NetworkId, Pool, PoolConfig, PortId, UnicastMac, checksum};
 
@@ -87,7 +87,9 @@ fn world() -> World {
     let mut switch = Switch::new(SwitchConfig::default(), pool.clone());
     let mut out = Outbox::new(4096);
     let addresses = vec!["10.0.0.1/24".parse().expect("valid"), "fd00::1/64".parse().expect("valid")];
-    let gateway = GatewayConfig { mac: UnicastMac::new(GATEWAY).expect("unicast"), addresses: addresses.clone(), role: dataplane::GatewayRole::Network };
+    let dhcp = DhcpConfig { range: ([10, 0, 0, 192].into(), [10, 0, 0, 254].into()), excluded: vec![], lease: Duration::from_secs(3600), is_router: true, mtu: 1500 };
+    let advertise = AdvertiseConfig { is_router: true, mtu: 1500 };
+    let gateway = GatewayConfig { dhcp: Some(dhcp), advertise: Some(advertise), ..GatewayConfig::new(UnicastMac::new(GATEWAY).expect("unicast"), addresses.clone()) };
     let config = BridgeConfig { gateway: Some(gateway), ..BridgeConfig::new("net") };
     let Ok(Reply::Network(network)) = switch.apply(Command::AddBridge(config), Instant::ZERO, &mut out) else { panic!("no bridge") };
     let Ok(Reply::Port(port)) = switch.apply(Command::AddPort(PortConfig::new(network, "a")), Instant::ZERO, &mut out) else { panic!("no port") };

@@ -32,6 +32,15 @@ pub struct NetworkCreate {
     /// No way out: no default route.
     #[serde(default)]
     pub internal: bool,
+    /// The gateway lends IPv4 addresses: to sandboxes their own, to other stations those of `dhcp-range`.
+    #[serde(default)]
+    pub dhcp: bool,
+    /// Part of the IPv4 subnet that only DHCP hands out; the upper quarter when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_range: Option<IpNetwork>,
+    /// The gateway advertises itself and the IPv6 subnet (router advertisements).
+    #[serde(default)]
+    pub ra: bool,
     /// Largest packet, bytes (default 1500).
     #[serde(default)]
     pub mtu: Option<u32>,

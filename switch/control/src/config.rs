@@ -138,6 +138,14 @@ mod tests {
     }
 
     #[test]
+    fn a_network_may_have_dhcp_and_advertisements() {
+        let file = UpFile::parse("[[network]]\nname = \"lab\"\ndhcp = true\ndhcp-range = \"10.9.0.128/25\"\nipv6 = true\nra = true\n\n[[network]]\nname = \"plain\"\n").unwrap();
+        let [lab, plain] = &file.networks[..] else { panic!("{file:?}") };
+        assert_eq!((lab.dhcp, lab.ra, lab.dhcp_range), (true, true, Some("10.9.0.128/25".parse().unwrap())));
+        assert_eq!((plain.dhcp, plain.ra, plain.dhcp_range), (false, false, None));
+    }
+
+    #[test]
     fn mistakes_are_shown_with_line_and_key() {
         for (text, wanted) in [
             ("[[network]]\nname = \"lab\"\nsubmet = \"10.9.0.0/24\"\n", ["line 3", "submet"]),

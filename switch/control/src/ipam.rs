@@ -6,13 +6,18 @@ use std::{collections::BTreeSet, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
 use ipnetwork::IpNetwork;
 
 /// The next free address after `cursor`, going round once: what was just given back is not handed
-/// out at once. Work is bounded by the addresses in use, whatever the size of the pool.
-pub(crate) fn next_free(range: IpNetwork, cursor: Option<IpAddr>, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+/// out at once. What is in `except` is left to others. Work is bounded by the addresses in use, whatever
+/// the size of the pool.
+pub(crate) fn next_free(range: IpNetwork, except: Option<IpNetwork>, cursor: Option<IpAddr>, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     let (first, last) = usable(range);
     let start = cursor.map(number).filter(|&at| at >= first && at < last).map_or(first, |at| at + 1);
     let free = |mut at: u128, end: u128| {
         while at <= end {
             let address = address(range, at);
+            if let Some(except) = except.filter(|except| except.contains(address)) {
+                at = number(except.broadcast()) + 1;
+                continue;
+            }
             if !used.contains(&address) {
                 return Some(address);
             }
@@ -44,6 +49,21 @@ pub(crate) fn first_usable(subnet: IpNetwork) -> IpAddr {
 pub(crate) fn is_usable(subnet: IpNetwork, at: IpAddr) -> bool {
     let (first, last) = usable(subnet);
     at.is_ipv4() == subnet.is_ipv4() && (first..=last).contains(&number(at))
+}
+
+/// First and last address of a part of a subnet that hosts may have.
+pub(crate) fn host_range(part: IpNetwork, subnet: IpNetwork) -> Option<(IpAddr, IpAddr)> {
+    let (first, last) = usable(subnet);
+    let (first, last) = (first.max(number(part.network())), last.min(number(part.broadcast())));
+    (first <= last).then(|| (address(subnet, first), address(subnet, last)))
+}
+
+/// The upper quarter of a subnet.
+pub(crate) fn upper_quarter(subnet: IpNetwork) -> Option<IpNetwork> {
+    let IpNetwork::V4(v4) = subnet else { return None };
+    let prefix = v4.prefix().checked_add(2).filter(|prefix| *prefix <= 32)?;
+    let quarter = ipnetwork::Ipv4Network::new(v4.broadcast(), prefix).ok()?;
+    IpNetwork::new(quarter.network().into(), prefix).ok()
 }
 
 /// True when the two share an address.
@@ -89,13 +109,29 @@ mod tests {
         let mut used: BTreeSet<IpAddr> = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
         let mut cursor = None;
         for expected in 2..=6 {
-            cursor = next_free(range, cursor, &used);
+            cursor = next_free(range, None, cursor, &used);
             assert_eq!(cursor, Some(Ipv4Addr::new(10, 0, 0, expected).into()));
             used.extend(cursor);
         }
-        assert_eq!(next_free(range, cursor, &used), None);
+        assert_eq!(next_free(range, None, cursor, &used), None);
         used.remove(&"10.0.0.3".parse().unwrap());
-        assert_eq!(next_free(range, cursor, &used), Some("10.0.0.3".parse().unwrap()));
+        assert_eq!(next_free(range, None, cursor, &used), Some("10.0.0.3".parse().unwrap()));
+    }
+
+    #[test]
+    fn leaves_a_part_to_others() {
+        let range: IpNetwork = "10.0.0.0/28".parse().unwrap();
+        let except = Some("10.0.0.4/30".parse().unwrap());
+        let mut used = BTreeSet::new();
+        while let Some(next) = next_free(range, except, None, &used) {
+            used.insert(next);
+        }
+        let last: Vec<u8> = used.iter().map(|ip| if let IpAddr::V4(ip) = ip { ip.octets()[3] } else { 0 }).collect();
+        assert_eq!(last, [1, 2, 3, 8, 9, 10, 11, 12, 13, 14]);
+        assert_eq!(next_free(range, Some(range), None, &BTreeSet::new()), None, "all of it");
+        assert_eq!(upper_quarter("10.9.0.0/24".parse().unwrap()), Some("10.9.0.192/26".parse().unwrap()));
+        assert_eq!(host_range("10.9.0.192/26".parse().unwrap(), "10.9.0.0/24".parse().unwrap()), Some(("10.9.0.192".parse().unwrap(), "10.9.0.254".parse().unwrap())));
+        assert_eq!(host_range("10.9.0.3/32".parse().unwrap(), "10.9.0.0/30".parse().unwrap()), None, "the broadcast address alone");
     }
 
     #[test]
@@ -107,6 +143,6 @@ mod tests {
         assert_eq!(default_pools().count(), 31);
         assert_eq!(unique_local("0123456789abcdef"), "fd01:2345:6789::/64".parse().unwrap());
         let huge: IpNetwork = "fd00::/64".parse().unwrap();
-        assert_eq!(next_free(huge, None, &BTreeSet::new()), Some("fd00::1".parse().unwrap()));
+        assert_eq!(next_free(huge, None, None, &BTreeSet::new()), Some("fd00::1".parse().unwrap()));
     }
 }

@@ -195,6 +195,21 @@ pub struct Network {
     /// Storm control of endpoints.
     #[serde(default)]
     pub storm: Option<Storm>,
+    /// The part of the IPv4 subnet that DHCP hands out; without one there is no DHCP.
+    #[serde(default)]
+    pub dhcp_range: Option<IpNetwork>,
+    /// The gateway advertises itself as an IPv6 router.
+    #[serde(default)]
+    pub ra: bool,
+}
+
+impl Network {
+    /// First and last address that DHCP may hand out.
+    #[must_use]
+    pub fn dhcp_hosts(&self) -> Option<(IpAddr, IpAddr)> {
+        let pool = self.pools.iter().find(|pool| pool.subnet.is_ipv4())?;
+        ipam::host_range(self.dhcp_range?, pool.subnet)
+    }
 }
 
 /// A process of a sandbox; pid and start time name one process while the machine is up.
@@ -347,6 +362,10 @@ impl Model {
         }
         let mtu = check_mtu(request.mtu.unwrap_or(MTU_DEFAULT))?;
         let pools = self.pools_of(request, &id)?;
+        let dhcp_range = dhcp_range(request, &pools)?;
+        if request.ra && (request.l2 != L2::Bridge || pools.iter().all(|pool| pool.subnet.is_ipv4())) {
+            return Err(invalid(&request.name, "router advertisements want a bridge network with an IPv6 subnet").hint("add --ipv6"));
+        }
         for (label, address) in &request.aux_addresses {
             if !pools.iter().any(|pool| ipam::is_usable(pool.subnet, *address)) {
                 return Err(invalid(label, format!("auxiliary address {label}={address} is not in the network's subnet")));
@@ -378,6 +397,8 @@ impl Model {
             ifname_prefix: request.ifname_prefix.clone(),
             isolated_default: request.isolated_default,
             storm: request.storm,
+            dhcp_range,
+            ra: request.ra,
         };
         self.networks.insert(id.clone(), network);
         Ok(id)
@@ -597,6 +618,10 @@ impl Model {
             if !network.pools.iter().any(|pool| ipam::is_usable(pool.subnet, address)) {
                 return Err(invalid(address.to_string(), format!("address {address} is not a host address in network {} ({})", network.name, join_pools(network))));
             }
+            if let Some(range) = network.dhcp_range.filter(|range| range.contains(address)) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is in the range {range} that DHCP hands out in network {}", network.name))
+                    .hint("choose one outside, or another --dhcp-range"));
+            }
         }
         used.extend(network.pools.iter().map(|pool| pool.gateway));
         used.extend(network.aux_addresses.values());
@@ -606,7 +631,7 @@ impl Model {
             if wanted.is_some_and(|address| address == pool.gateway) {
                 return Err(ControlError::new(Code::Conflict, pool.gateway.to_string(), format!("address {} is the gateway of network {}", pool.gateway, network.name)));
             }
-            let address = wanted.or_else(|| ipam::next_free(pool.range, pool.cursor, &used)).ok_or_else(|| {
+            let address = wanted.or_else(|| ipam::next_free(pool.range, network.dhcp_range, pool.cursor, &used)).ok_or_else(|| {
                 ControlError::new(Code::Exhausted, &network.name, format!("no free address in network {} ({})", network.name, pool.range)).hint("remove endpoints, or make a larger network")
             })?;
             chosen.extend(IpNetwork::new(address, pool.subnet.prefix()));
@@ -652,6 +677,28 @@ impl Vlan {
 #[must_use]
 pub fn port_name(sandbox: &Sandbox, endpoint: &Endpoint) -> String {
     format!("{}:{}", sandbox.name, endpoint.ifname)
+}
+
+/// The addresses that only DHCP hands out, if it is wanted.
+fn dhcp_range(request: &NetworkCreate, pools: &[Pool]) -> Result<Option<IpNetwork>> {
+    if !request.dhcp {
+        return match request.dhcp_range {
+            Some(range) => Err(invalid(range.to_string(), "--dhcp-range is for networks with --dhcp").hint("add --dhcp, or leave it out")),
+            None => Ok(None),
+        };
+    }
+    let pool = pools.iter().find(|pool| pool.subnet.is_ipv4()).filter(|_| request.l2 == L2::Bridge);
+    let pool = pool.ok_or_else(|| invalid(&request.name, "DHCP wants a bridge network with an IPv4 subnet"))?;
+    let range = request.dhcp_range.or_else(|| ipam::upper_quarter(pool.subnet));
+    let range = range.ok_or_else(|| invalid(pool.subnet.to_string(), format!("{} is too small for DHCP", pool.subnet)))?;
+    if range.ip() != range.network() {
+        return Err(invalid(range.to_string(), format!("{range} has host bits set")).hint(format!("did you mean {}/{}?", range.network(), range.prefix())));
+    }
+    let is_inside = range.is_ipv4() && pool.subnet.contains(range.network()) && pool.subnet.contains(range.broadcast());
+    if !is_inside || ipam::host_range(range, pool.subnet).is_none() {
+        return Err(invalid(range.to_string(), format!("the DHCP range {range} has no host address in the subnet {}", pool.subnet)));
+    }
+    Ok(Some(range))
 }
 
 fn resolve<'a, T>(reference: &str, all: impl Iterator<Item = &'a T> + Clone, names: impl Fn(&'a T) -> (&'a String, &'a String)) -> std::result::Result<&'a T, bool> {
@@ -792,6 +839,79 @@ mod tests {
             assert!(error.message.contains(culprit), "{error}");
         }
         assert_eq!(serde_json::to_string(&model).unwrap(), before);
+    }
+
+    #[test]
+    fn dhcp_has_its_part_of_the_subnet_to_itself() {
+        let mut model = model_with(NetworkCreate { dhcp: true, ..net("10.0.0.0/28") });
+        let network = model.network("net").unwrap();
+        assert_eq!(network.dhcp_range, Some("10.0.0.12/30".parse().unwrap()));
+        assert_eq!(network.dhcp_hosts(), Some(("10.0.0.12".parse().unwrap(), "10.0.0.14".parse().unwrap())));
+        let error = model.create_endpoint(&id(2), &EndpointCreate { ip: Some("10.0.0.13".parse().unwrap()), ..join_request() }, id(4), EndpointKind::Tap).unwrap_err();
+        assert!(error.message.contains("10.0.0.12/30"), "{error}");
+        let mut given = Vec::new();
+        for number in 10..30 {
+            let sandbox = model.create_sandbox(&SandboxCreate { name: Some(format!("s{number}")), ..sandbox() }, id(number)).unwrap();
+            match model.create_endpoint(&sandbox, &join_request(), id(number + 100), EndpointKind::Tap) {
+                Ok(endpoint) => given.push(endpoint.addresses[0].ip()),
+                Err(error) => assert_eq!(error.code, Code::Exhausted),
+            }
+        }
+        let expected: Vec<IpAddr> = (2..12).map(|last| std::net::Ipv4Addr::new(10, 0, 0, last).into()).collect();
+        assert_eq!(given, expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn ipam_and_dhcp_share_no_address(prefix in 24..30_u8, dhcp in (0..64_u32, 0..7_u8), handed in (0..64_u32, 0..7_u8), gateway in 1..64_u32) {
+            let subnet = ipnetwork::Ipv4Network::new([10, 0, 0, 0].into(), prefix).unwrap();
+            let part = |(at, more): (u32, u8)| {
+                let part = ipnetwork::Ipv4Network::new(subnet.nth(at % subnet.size()).unwrap(), (prefix + more).min(32)).unwrap();
+                IpNetwork::new(part.network().into(), part.prefix()).unwrap()
+            };
+            let gateways = subnet.nth(gateway).map(IpAddr::V4).filter(|at| ipam::is_usable(IpNetwork::V4(subnet), *at));
+            let request = NetworkCreate { dhcp: true, dhcp_range: Some(part(dhcp)), ip_range: Some(part(handed)), gateways: gateways.into_iter().collect(), ..net(&subnet.to_string()) };
+            let mut model = Model::default();
+            if model.create_network(&request, id(1)).is_err() {
+                return Ok(());
+            }
+            let (first, last) = model.network("net").unwrap().dhcp_hosts().unwrap();
+            for number in 10..300 {
+                let sandbox = model.create_sandbox(&SandboxCreate { name: Some(format!("s{number}")), ..sandbox() }, id(number)).unwrap();
+                let Ok(endpoint) = model.create_endpoint(&sandbox, &join_request(), id(number + 1000), EndpointKind::Tap) else { break };
+                let given = endpoint.addresses[0].ip();
+                proptest::prop_assert!(given < first || given > last, "{given} is in {first} to {last}");
+            }
+        }
+    }
+
+    #[test]
+    fn dhcp_and_advertisements_want_something_to_give() {
+        let mut model = Model::default();
+        let range = |range: &str| NetworkCreate { dhcp: true, dhcp_range: Some(range.parse().unwrap()), ..net("10.0.0.0/24") };
+        for (request, culprit) in [
+            (NetworkCreate { dhcp: false, ..range("10.0.0.128/25") }, "--dhcp"),
+            (range("10.0.1.0/25"), "10.0.1.0/25"),
+            (range("10.0.0.1/25"), "host bits"),
+            (range("10.0.0.255/32"), "no host"),
+            (range("fd00::/64"), "fd00::/64"),
+            (NetworkCreate { dhcp: true, ..net("10.0.0.0/30") }, "no host"),
+            (NetworkCreate { dhcp: true, ..net("10.0.0.0/31") }, "too small"),
+            (NetworkCreate { dhcp: true, ..net("fd00::/64") }, "IPv4"),
+            (NetworkCreate { dhcp: true, l2: L2::Hub, ..net("10.0.0.0/24") }, "bridge network"),
+            (NetworkCreate { ra: true, ..net("10.0.0.0/24") }, "IPv6"),
+        ] {
+            let error = model.create_network(&request, id(1)).unwrap_err();
+            assert!(error.message.contains(culprit), "{error}");
+        }
+        model.create_network(&NetworkCreate { dhcp: true, ra: true, ipv6: true, ..net("10.0.0.0/24") }, id(1)).unwrap();
+        // A state from before there was DHCP reads as one without it.
+        let mut saved = serde_json::to_value(model.network("net").unwrap()).unwrap();
+        for field in ["dhcp_range", "ra"] {
+            assert!(saved.as_object_mut().unwrap().remove(field).is_some());
+        }
+        let network: Network = serde_json::from_value(saved).unwrap();
+        assert_eq!((network.dhcp_range, network.ra), (None, false));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::{
     command::{BridgeConfig, L2Mode},
     drop::DropReason,
     fdb::{self, Fdb, Learned, PortSlot},
+    gateway::Services,
     header::Header,
 };
 
@@ -22,6 +23,7 @@ pub(crate) struct Bridge {
     pub(crate) config: BridgeConfig,
     /// The gateway's address as in [`Header`]; [`NO_GATEWAY`] without one.
     gateway: u64,
+    pub(crate) services: Services,
     /// In the order they came.
     pub(crate) ports: Vec<PortId>,
     pub(crate) fdb: Fdb,
@@ -35,22 +37,32 @@ fn gateway_bits(config: &BridgeConfig) -> u64 {
 }
 
 impl Bridge {
-    pub(crate) fn new(config: BridgeConfig, secret: [u64; 4]) -> Self {
+    pub(crate) fn new(config: BridgeConfig, secret: [u64; 4], now: Instant) -> Self {
         let fdb = Fdb::new(config.fdb_capacity, config.ageing, secret);
         let gateway = gateway_bits(&config);
-        Self { config, gateway, ports: Vec::new(), fdb, full_reported: None }
+        let mut services = Services::default();
+        services.configure(config.gateway.as_ref(), now);
+        Self { config, gateway, services, ports: Vec::new(), fdb, full_reported: None }
     }
 
     /// Changes all but the FDB's capacity.
-    pub(crate) fn configure(&mut self, config: BridgeConfig) {
+    pub(crate) fn configure(&mut self, config: BridgeConfig, now: Instant) {
         self.gateway = gateway_bits(&config);
+        if config.gateway != self.config.gateway {
+            self.services.configure(config.gateway.as_ref(), now);
+        }
         self.config = BridgeConfig { fdb_capacity: self.config.fdb_capacity, ..config };
     }
 
     /// Whether a frame may be for the gateway; cheap, and true of few others.
     #[inline]
     pub(crate) fn may_be_for_gateway(&self, header: Header) -> bool {
-        header.destination == self.gateway || (header.is_to_group() && self.gateway != NO_GATEWAY && matches!(header.ethertype, ethertype::ARP | ethertype::IPV6))
+        header.destination == self.gateway || (header.is_to_group() && self.gateway != NO_GATEWAY && self.listens_to_groups(header.ethertype))
+    }
+
+    #[inline]
+    fn listens_to_groups(&self, ethertype: u16) -> bool {
+        matches!(ethertype, ethertype::ARP | ethertype::IPV6) || (ethertype == ethertype::IPV4 && self.services.dhcp.is_some())
     }
 
     /// Notes where the source lives.
@@ -87,7 +99,7 @@ mod tests {
     const ALL: [L2Mode; 3] = [L2Mode::Bridge, L2Mode::Transparent, L2Mode::Hub];
 
     fn bridge(l2: L2Mode) -> Bridge {
-        Bridge::new(BridgeConfig { l2, ..BridgeConfig::new("net") }, [1, 3, 5, 7])
+        Bridge::new(BridgeConfig { l2, ..BridgeConfig::new("net") }, [1, 3, 5, 7], Instant::ZERO)
     }
 
     fn header(destination: u64, source: u64) -> Header {

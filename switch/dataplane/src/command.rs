@@ -5,7 +5,7 @@ use std::fmt;
 use packet::{CaptureId, Duration, Instant, Mac, NetworkId, PortId, UnicastMac, VlanId};
 
 use crate::{
-    gateway::GatewayConfig,
+    gateway::{GatewayConfig, Reservation},
     drop::{DropCounters, DropReason},
     port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode},
 };
@@ -132,6 +132,22 @@ pub enum Command {
         network: NetworkId,
         /// Only those behind this port.
         port: Option<PortId>,
+    },
+    /// The address that DHCP gives a station; without effect on a network without DHCP.
+    SetReservation {
+        /// Where.
+        network: NetworkId,
+        /// The station.
+        mac: UnicastMac,
+        /// What it gets.
+        reservation: Reservation,
+    },
+    /// The station is like any other again.
+    RemoveReservation {
+        /// Where.
+        network: NetworkId,
+        /// The station.
+        mac: UnicastMac,
     },
     /// Start copying frames; answers [`Reply::Capture`].
     StartCapture(CaptureConfig),
@@ -335,6 +351,8 @@ pub enum Event {
 pub enum TimeoutReason {
     /// FDB entries may have aged out.
     FdbAgeing(NetworkId),
+    /// A router advertisement is due.
+    Advertise(NetworkId),
 }
 
 /// A deadline with its reason.

@@ -50,6 +50,8 @@ drop_reasons! {
     NoBuffer => "no_buffer", "The buffer pool is empty.";
     GatewayMalformed => "gateway_malformed", "To the gateway, and not a whole IP or ARP packet.";
     GatewayNothing => "gateway_nothing", "To the gateway itself, which has nothing to say to it.";
+    DhcpMalformed => "dhcp_malformed", "A DHCP message that is cut short, relayed, or about another station than it came from.";
+    DhcpFull => "dhcp_full", "A DHCP client for which no address is left.";
     Martian => "martian", "A source address that cannot be behind this gateway.";
     TtlExpired => "ttl_expired", "No hops left, and no error may be sent about it.";
     NoUplink => "no_uplink", "For the outside, with more waiting than the uplink takes.";

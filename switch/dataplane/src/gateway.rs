@@ -1,17 +1,27 @@
 //! The L3 face of a network: one station that answers ARP, NDP and echo, and takes what is for the
-//! outside.
+//! outside. Where control says so it lends addresses (DHCP) and advertises itself as a router.
 //!
 //! What it hears: frames to its own address, ARP requests and neighbour solicitations for its own
-//! addresses. Everything else is the bridge's. What it does not answer itself it hands out as it is,
+//! addresses, DHCP clients, router solicitations. Everything else is the bridge's. What it does not answer itself it hands out as it is,
 //! after the checks of a router (RFC 1812 5.3.7 martians, 5.3.1 hops), for an uplink to carry.
 
+mod advertise;
 pub(crate) mod answer;
+mod dhcp;
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use packet::{Frame, IpView, Parsed, Pool, UnicastMac, ethertype};
+use packet::{Frame, Instant, IpView, Ndp, Parsed, Pool, UnicastMac, ethertype};
 
+pub use self::{
+    advertise::AdvertiseConfig,
+    dhcp::{DhcpConfig, Reservation},
+};
+use self::{
+    advertise::Advertiser,
+    dhcp::{Served, Server},
+};
 use crate::{drop::DropReason, header::Header};
 
 /// The gateway of a network, as control wants it.
@@ -23,6 +33,10 @@ pub struct GatewayConfig {
     pub addresses: Vec<IpNetwork>,
     /// What it is for.
     pub role: GatewayRole,
+    /// Lends addresses of its first IPv4 subnet.
+    pub dhcp: Option<DhcpConfig>,
+    /// Advertises itself and its IPv6 subnets.
+    pub advertise: Option<AdvertiseConfig>,
 }
 
 /// What a gateway is for.
@@ -35,6 +49,30 @@ pub enum GatewayRole {
     Uplink,
 }
 
+/// What a gateway does beside forwarding, with the state of it.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    pub(crate) dhcp: Option<Server>,
+    pub(crate) advertiser: Option<Advertiser>,
+}
+
+impl Services {
+    /// What `gateway` wants; leases outlive a change.
+    pub(crate) fn configure(&mut self, gateway: Option<&GatewayConfig>, now: Instant) {
+        let own = gateway.and_then(|gateway| gateway.addresses.iter().find_map(|address| if let IpNetwork::V4(v4) = address { Some(*v4) } else { None }));
+        let wanted = gateway.and_then(|gateway| Some((gateway.dhcp.clone()?, own?, gateway.mac)));
+        self.dhcp = match (self.dhcp.take(), wanted) {
+            (Some(mut server), Some((config, own, mac))) => {
+                server.configure(config, own, mac);
+                Some(server)
+            }
+            (None, Some((config, own, mac))) => Some(Server::new(config, own, mac)),
+            (_, None) => None,
+        };
+        self.advertiser = gateway.and_then(|gateway| Some(Advertiser::new(gateway.advertise?, gateway.mac, &gateway.addresses, now)));
+    }
+}
+
 /// What the gateway does with a frame.
 #[derive(Debug)]
 pub(crate) enum Heard {
@@ -42,17 +80,26 @@ pub(crate) enum Heard {
     NotMine(Frame),
     /// Answered; the answer goes back into the network.
     Answer(Frame),
+    /// Answered, if there is an answer; the frame is for others too, and the bridge goes on.
+    AnswerBeside(Frame, Option<Frame>),
     /// For an uplink.
     Outside(Frame),
 }
 
 impl GatewayConfig {
+    /// A gateway that answers and forwards, and no more.
+    #[must_use]
+    pub const fn new(mac: UnicastMac, addresses: Vec<IpNetwork>) -> Self {
+        Self { mac, addresses, role: GatewayRole::Network, dhcp: None, advertise: None }
+    }
+
     fn owns(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|address| address.ip() == ip) || matches!(ip, IpAddr::V6(v6) if v6 == answer::link_local(self.mac))
     }
 
-    /// Deals with a frame that may be for it: to its own address, or to a group and ARP or IPv6.
-    pub(crate) fn hear(&self, header: Header, frame: Frame, pool: &Pool) -> Result<Heard, DropReason> {
+    /// Deals with a frame that may be for it: to its own address, or to a group and ARP, IPv6 or (for
+    /// DHCP) IPv4.
+    pub(crate) fn hear(&self, services: &mut Services, header: Header, frame: Frame, now: Instant, pool: &Pool) -> Result<Heard, DropReason> {
         let to_me = header.destination == self.mac.get().as_u64();
         let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.tags == 0) else {
             return if to_me { Err(DropReason::GatewayMalformed) } else { Ok(Heard::NotMine(frame)) };
@@ -62,6 +109,21 @@ impl GatewayConfig {
         }
         if let Some(target) = answer::asked_by_ndp(&parsed, frame.bytes(), |ip| self.owns(ip)) {
             return answer::ndp(&parsed, &frame, self.mac, target, pool).map(Heard::Answer);
+        }
+        if let (Some(server), Some(ip)) = (&mut services.dhcp, &parsed.ip)
+            && server.is_asked(ip, frame.bytes())
+        {
+            return server.serve(ip, &frame, now, pool).map(|served| match served {
+                Served::Answer(answer) => Heard::Answer(answer),
+                Served::NotMine => Heard::NotMine(frame),
+            });
+        }
+        if let (Some(advertiser), Some(Ndp::RouterSolicitation)) = (&mut services.advertiser, parsed.ndp(frame.bytes())) {
+            return advertiser.solicited(&parsed, &frame, now, pool).and_then(|answer| match answer {
+                Some(answer) if to_me => Ok(Heard::Answer(answer)),
+                None if to_me => Err(DropReason::GatewayNothing),
+                answer => Ok(Heard::AnswerBeside(frame, answer)),
+            });
         }
         if !to_me {
             return Ok(Heard::NotMine(frame));

@@ -21,3 +21,7 @@ pub(crate) const OUTBOX_EVENTS: usize = 1024;
 pub(crate) const OUTBOX_CAPTURES: usize = 16_384;
 /// Frames for the uplink between two drains of an outbox.
 pub(crate) const OUTBOX_OUTSIDE: usize = 4096;
+/// DHCP leases of one network. One that has ended makes room for a new one.
+pub(crate) const DHCP_LEASES: usize = 16_384;
+/// Addresses looked at for one that was never leased, in one step.
+pub(crate) const DHCP_STEPS: usize = 1024;

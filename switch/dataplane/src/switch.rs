@@ -123,8 +123,9 @@ impl Switch {
     /// A frame that the gateway may want: answered, handed out, or the bridge's after all.
     #[inline(never)]
     fn hear(&mut self, from: Origin, header: Header, frame: Frame, decision: Forwarding, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let gateway = self.bridges.at(from.bridge).and_then(|bridge| bridge.config.gateway.as_ref()).ok_or(DropReason::GatewayNothing)?;
-        match gateway.hear(header, frame, &self.pool)? {
+        let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
+        let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
+        match gateway.hear(&mut bridge.services, header, frame, now, &self.pool)? {
             Heard::NotMine(frame) => self.go_on(decision, from, frame, now, out),
             Heard::Outside(frame) => {
                 let network = self.ports.at(from.port).map(|port| port.config().network).ok_or(DropReason::PortDown)?;
@@ -133,6 +134,13 @@ impl Switch {
             Heard::Answer(frame) => {
                 self.enter(from.bridge, frame, now, out);
                 Ok(())
+            }
+            Heard::AnswerBeside(frame, None) => self.go_on(decision, from, frame, now, out),
+            Heard::AnswerBeside(frame, Some(answer)) => {
+                let result = self.go_on(decision, from, frame, now, out);
+                self.enter(from.bridge, answer, now, out);
+                // It was heard, though nobody else is there.
+                if result == Err(DropReason::NoOtherPort) { Ok(()) } else { result }
             }
         }
     }
@@ -290,6 +298,7 @@ impl Switch {
 
     /// Deadlines up to `now` are due.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        let mut advertisements = Vec::new();
         for (index, generation, bridge) in self.bridges.iter_mut() {
             let network = NetworkId::new(index, generation);
             bridge.fdb.sweep(now, |key| {
@@ -297,17 +306,24 @@ impl Switch {
                     out.tell(Event::Aged { network, mac });
                 }
             });
+            let due = bridge.services.advertiser.as_mut().and_then(|advertiser| advertiser.handle_timeout(now, &self.pool));
+            advertisements.extend(due.map(|frame| (index, frame)));
+        }
+        for (bridge, frame) in advertisements {
+            self.enter(bridge, frame, now, out);
         }
     }
 
     /// The next deadline, with its reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        self.bridges
-            .iter()
-            .filter_map(|(index, generation, bridge)| Some((bridge.fdb.poll_timeout()?, NetworkId::new(index, generation))))
-            .min()
-            .map(|(at, network)| (at, TimeoutReason::FdbAgeing(network)))
+        let deadlines = self.bridges.iter().flat_map(|(index, generation, bridge)| {
+            let network = NetworkId::new(index, generation);
+            let ageing = bridge.fdb.poll_timeout().map(|at| (at, TimeoutReason::FdbAgeing(network)));
+            let advertising = bridge.services.advertiser.as_ref().map(|advertiser| (advertiser.poll_timeout(), TimeoutReason::Advertise(network)));
+            ageing.into_iter().chain(advertising)
+        });
+        deadlines.min_by_key(|(at, _)| *at)
     }
 
     /// The buffers that frames come from.

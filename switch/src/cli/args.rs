@@ -282,6 +282,15 @@ pub(super) struct NetworkCreateArguments {
     /// On an uplink of packets: the IPv6 subnet is seen as this prefix outside (RFC 6296)
     #[arg(long)]
     pub(super) nat_prefix: Option<ipnetwork::Ipv6Network>,
+    /// The gateway is a DHCP server: sandboxes get their own address, others one of --dhcp-range
+    #[arg(long)]
+    pub(super) dhcp: bool,
+    /// Part of the IPv4 subnet that only DHCP hands out; the upper quarter by default
+    #[arg(long, requires = "dhcp")]
+    pub(super) dhcp_range: Option<IpNetwork>,
+    /// The gateway sends IPv6 router advertisements
+    #[arg(long)]
+    pub(super) ra: bool,
     /// KEY=VALUE
     #[arg(long)]
     pub(super) label: Vec<String>,

@@ -208,6 +208,7 @@ mod tests {
             "weft network create zookeeper_network --subnet=172.18.0.0/16",
             "weft network create --subnet 172.18.0.0/16 zookeeper_network -d bridge -o a=b --label k=v",
             "weft net create x --subnet 10.0.0.0/24 --gateway 10.0.0.1 --ip-range 10.0.0.0/25 --aux-address a=10.0.0.9 --mtu 1400 --l2 hub --ipv6 --internal",
+            "weft net create x --subnet 10.0.0.0/24 --dhcp --dhcp-range 10.0.0.128/25 --ipv6 --ra",
             "weft netw l -q -f name=x",
             "weft run --rm --net lab -h web -e A=b -- ping -c 1 x",
             "weft run -it --net lab ping -c 1 x",

@@ -1,8 +1,8 @@
 //! Endpoints as ports: made, moved, closed, shown.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use dataplane::{Capabilities, Command, Guard, PortChange, PortConfig, StormLimit, VlanMode};
+use dataplane::{Capabilities, Command, Guard, PortChange, PortConfig, Reservation, StormLimit, VlanMode};
 use ipnetwork::IpNetwork;
 use netns_setup::{
     Netns, PortFd,
@@ -17,7 +17,10 @@ use weft_control::{
     port_name,
 };
 
-use super::runtime::{Inner, new_id, target_name, unavailable};
+use super::{
+    publishing::autoconfigured,
+    runtime::{Inner, new_id, target_name, unavailable},
+};
 use crate::{io::PortDevice, uplink::UplinkCommand};
 
 impl Inner {
@@ -102,19 +105,50 @@ impl Inner {
         config.isolated = endpoint.isolated;
         config.horizon = endpoint.horizon;
         config.vlan = endpoint.vlan.as_ref().map_or(VlanMode::PassThrough, vlan_mode);
-        config.guard = guard_of(endpoint);
+        config.guard = self.guard_of(endpoint);
         config.storm = endpoint.storm.map(storm_limit);
         config.up = endpoint.up;
-        let port = self.dataplane.add_port(config, device).map_err(unavailable)?;
+        self.reserve(sandbox, endpoint);
+        let port = self.dataplane.add_port(config, device).map_err(|error| {
+            self.unreserve(endpoint);
+            unavailable(error)
+        })?;
         self.ports.insert(endpoint.id.clone(), port);
         self.event("port attach", json!({ "port": port_name(sandbox, endpoint) }));
         Ok(())
+    }
+
+    /// DHCP gives a station that we know the address that it has.
+    fn reserve(&self, sandbox: &Sandbox, endpoint: &Endpoint) {
+        let ip = endpoint.addresses.iter().find_map(|address| if let IpNetwork::V4(v4) = address { Some(v4.ip()) } else { None });
+        if let (Some(&network), Some(mac), Some(ip)) = (self.bridges.get(&endpoint.network), station(endpoint), ip) {
+            let reservation = Reservation { ip, host_name: Some(sandbox.hostname.clone().unwrap_or_else(|| sandbox.name.clone())) };
+            self.dataplane.apply(Command::SetReservation { network, mac, reservation }).ok();
+        }
+    }
+
+    fn unreserve(&self, endpoint: &Endpoint) {
+        if let (Some(&network), Some(mac)) = (self.bridges.get(&endpoint.network), station(endpoint)) {
+            self.dataplane.apply(Command::RemoveReservation { network, mac }).ok();
+        }
+    }
+
+    /// A guarded port speaks for the addresses that it was given, and for the one that the network's
+    /// advertisements make it give itself.
+    fn guard_of(&self, endpoint: &Endpoint) -> Option<Guard> {
+        let own = self.model.networks.get(&endpoint.network).zip(station(endpoint)).and_then(|(network, mac)| autoconfigured(network, mac));
+        endpoint.guard.then(|| Guard {
+            macs: station(endpoint).into_iter().collect(),
+            ips: endpoint.addresses.iter().map(IpNetwork::ip).chain(own.map(IpAddr::V6)).collect(),
+            no_router: true,
+        })
     }
 
     /// Unplugs an endpoint and removes its device.
     pub(crate) fn close_endpoint(&mut self, sandbox: Option<&Sandbox>, endpoint: &Endpoint, netns: Option<&Netns>) {
         if let Some(port) = self.ports.remove(&endpoint.id) {
             self.dataplane.remove_port(port).ok();
+            self.unreserve(endpoint);
         }
         self.end_flows_of(endpoint);
         self.delete_device(endpoint, netns);
@@ -166,7 +200,7 @@ impl Inner {
         let (sandbox, endpoint) = self.model.port(name)?;
         let (sandbox_id, mut endpoint) = (sandbox.id.clone(), endpoint.clone());
         let port = self.port_id(&endpoint)?;
-        for change in patched(&mut endpoint, patch)? {
+        for change in patched(&mut endpoint, patch, |endpoint| self.guard_of(endpoint))? {
             if let PortChange::Mtu(mtu) = change
                 && let Some(netns) = self.open_sandbox(self.model.sandbox(&sandbox_id)?)?
             {
@@ -257,6 +291,7 @@ impl Inner {
         let destination = self.model.sandbox(&to_id)?.clone();
         let port = self.port_id(&moved)?;
         self.set_port(port, PortChange::Name(port_name(&destination, &moved)))?;
+        self.reserve(&destination, &moved);
         self.event("port move", json!({ "from": name, "port": port_name(&destination, &moved) }));
         Ok(destination)
     }
@@ -307,7 +342,7 @@ fn vlan_mode(vlan: &Vlan) -> VlanMode {
 }
 
 /// Applies a request to an endpoint: what the data plane is to be told.
-fn patched(endpoint: &mut Endpoint, patch: &PortPatch) -> Result<Vec<PortChange>> {
+fn patched(endpoint: &mut Endpoint, patch: &PortPatch, guard_of: impl Fn(&Endpoint) -> Option<Guard>) -> Result<Vec<PortChange>> {
     let mut changes = Vec::new();
     if let Some(mtu) = patch.mtu {
         if !(68..=65_521).contains(&mtu) {
@@ -346,12 +381,8 @@ fn patched(endpoint: &mut Endpoint, patch: &PortPatch) -> Result<Vec<PortChange>
     Ok(changes)
 }
 
-fn guard_of(endpoint: &Endpoint) -> Option<Guard> {
-    endpoint.guard.then(|| Guard {
-        macs: endpoint.mac.parse().ok().and_then(UnicastMac::new).into_iter().collect(),
-        ips: endpoint.addresses.iter().map(IpNetwork::ip).collect(),
-        no_router: true,
-    })
+fn station(endpoint: &Endpoint) -> Option<UnicastMac> {
+    endpoint.mac.parse().ok().and_then(UnicastMac::new)
 }
 
 fn storm_limit(storm: Storm) -> StormLimit {

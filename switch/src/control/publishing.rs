@@ -4,9 +4,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
-use dataplane::{GatewayConfig, GatewayRole};
+use dataplane::{AdvertiseConfig, DhcpConfig, GatewayConfig};
 use nat::{
     Behaviour, Forward, ForwardId, Inside, Prefixes, Translation,
     proxy::{self, SocketId, Transport},
@@ -52,7 +53,35 @@ pub(super) fn gateway_of(network: &Network) -> Option<GatewayConfig> {
         _ => u32::from_str_radix(network.id.get(..8)?, 16).ok()?.to_be_bytes(),
     };
     let mac = UnicastMac::new(Mac([2, 0x42, tail[0], tail[1], tail[2], tail[3]]))?;
-    Some(GatewayConfig { mac, addresses, role: GatewayRole::Network })
+    Some(GatewayConfig { dhcp: dhcp_of(network), advertise: advertise_of(network), ..GatewayConfig::new(mac, addresses) })
+}
+
+/// How long an address is lent.
+const LEASE: Duration = Duration::from_secs(3600);
+
+fn dhcp_of(network: &Network) -> Option<DhcpConfig> {
+    let v4 = |ip: &IpAddr| if let IpAddr::V4(v4) = ip { Some(*v4) } else { None };
+    let (first, last) = network.dhcp_hosts()?;
+    Some(DhcpConfig {
+        range: (v4(&first)?, v4(&last)?),
+        excluded: network.aux_addresses.values().filter_map(v4).collect(),
+        lease: LEASE,
+        is_router: !network.internal,
+        mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
+    })
+}
+
+fn advertise_of(network: &Network) -> Option<AdvertiseConfig> {
+    network.ra.then_some(AdvertiseConfig { is_router: !network.internal, mtu: network.mtu })
+}
+
+/// The address that a station makes itself of an advertised prefix and its MAC (RFC 4291 appendix A).
+pub(super) fn autoconfigured(network: &Network, mac: UnicastMac) -> Option<Ipv6Addr> {
+    let prefix = network.pools.iter().find(|pool| network.ra && pool.subnet.is_ipv6() && pool.subnet.prefix() == 64)?;
+    let IpAddr::V6(prefix) = prefix.subnet.network() else { return None };
+    let [a, b, c, d, e, f] = mac.get().0;
+    let identifier = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Some(Ipv6Addr::from_bits(prefix.to_bits() | u128::from(identifier)))
 }
 
 /// Where the host asks for names (resolv.conf(5)).

@@ -31,7 +31,7 @@ impl Inner {
             UplinkSpec::Sockets | UplinkSpec::Device(_) => attach::open_device(&host, &link.name).map_err(|error| no_device(link, &error))?,
         };
         let mac = mac_of(link)?;
-        let gateway = GatewayConfig { mac, addresses: link.addresses.clone(), role: GatewayRole::Uplink };
+        let gateway = GatewayConfig { role: GatewayRole::Uplink, ..GatewayConfig::new(mac, link.addresses.clone()) };
         let config = BridgeConfig { l2: L2Mode::Bridge, gateway: Some(gateway), ..BridgeConfig::new(NAME) };
         let Reply::Network(network) = self.dataplane.apply(Command::AddBridge(config)).map_err(unavailable)? else { return Err(unavailable("no bridge for the uplink")) };
         let (device, capabilities) = port_device(device);

@@ -3,12 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use packet::{ETHERNET_LEN, Frame, IpView, Mac, Ndp, Offload, Parsed, Pool, UnicastMac, checksum, ethertype};
+use packet::{ETHERNET_LEN, Frame, IpView, Mac, Ndp, Offload, Parsed, Pool, UnicastMac, checksum::{self, protocol}, ethertype};
 
 use crate::drop::DropReason;
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 /// Hops of our own packets; neighbour discovery demands 255.
 pub(crate) const HOPS: u8 = 64;
 
@@ -79,7 +77,7 @@ pub(crate) fn header_is_right(ip: &IpView, bytes: &[u8]) -> bool {
 }
 
 pub(crate) fn is_echo_request(ip: &IpView, bytes: &[u8]) -> bool {
-    let request = if ip.source.is_ipv4() { (ICMP, 8) } else { (ICMPV6, 128) };
+    let request = if ip.source.is_ipv4() { (protocol::ICMP, 8) } else { (protocol::ICMPV6, 128) };
     !ip.is_fragment() && ip.l4_len() >= 8 && (ip.protocol, bytes[ip.l4_offset]) == request
 }
 
@@ -109,8 +107,8 @@ pub(crate) fn error(ip: &IpView, bytes: &[u8], mac: Mac, own: IpAddr, what: (u8,
     // No error about an error, a later fragment, or what went to or came from a group (RFC 1122 3.2.2).
     let first = bytes.get(ip.l4_offset).copied().unwrap_or(0);
     let is_error = match ip.protocol {
-        ICMP => !matches!(first, 0 | 8 | 13 | 14),
-        ICMPV6 => first < 128,
+        protocol::ICMP => !matches!(first, 0 | 8 | 13 | 14),
+        protocol::ICMPV6 => first < 128,
         _ => false,
     };
     if is_error || ip.fragment_offset > 0 || ip.source.is_multicast() || ip.source.is_unspecified() {
@@ -131,28 +129,36 @@ pub(crate) fn time_exceeded(ip: &IpView, about: &Frame, mac: Mac, own: IpAddr, p
     error(ip, about.bytes(), mac, own, (kind, 0, 0), pool).map_err(|_| DropReason::TtlExpired)
 }
 
-pub(crate) fn icmp(pool: &Pool, (to_mac, from_mac): (Mac, Mac), from: IpAddr, to: IpAddr, hops: u8, message: &[u8]) -> Result<Frame, DropReason> {
+pub(crate) fn icmp(pool: &Pool, macs: (Mac, Mac), from: IpAddr, to: IpAddr, hops: u8, message: &[u8]) -> Result<Frame, DropReason> {
+    let number = if from.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
+    packet(pool, macs, from, to, hops, number, message)
+}
+
+/// A frame with a whole packet, both checksums set. `message` is ICMP, or UDP with its header.
+pub(crate) fn packet(pool: &Pool, (to_mac, from_mac): (Mac, Mac), from: IpAddr, to: IpAddr, hops: u8, number: u8, message: &[u8]) -> Result<Frame, DropReason> {
     let mut ip = Vec::with_capacity(40);
-    let number = match (from, to) {
+    match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let length = u16::try_from(20 + message.len()).unwrap_or(u16::MAX).to_be_bytes();
-            ip.extend([0x45, 0, length[0], length[1], 0, 0, 0x40, 0, hops, ICMP, 0, 0]);
+            ip.extend([0x45, 0, length[0], length[1], 0, 0, 0x40, 0, hops, number, 0, 0]);
             ip.extend(from.octets().into_iter().chain(to.octets()));
             let sum = !checksum::fold(checksum::sum(&ip));
             ip[10..12].copy_from_slice(&sum.to_be_bytes());
-            ICMP
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let length = u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes();
-            ip.extend([0x60, 0, 0, 0, length[0], length[1], ICMPV6, hops]);
+            ip.extend([0x60, 0, 0, 0, length[0], length[1], number, hops]);
             ip.extend(from.octets().into_iter().chain(to.octets()));
-            ICMPV6
         }
         _ => return Err(DropReason::GatewayMalformed),
+    }
+    let pseudo = if number == protocol::ICMP { 0 } else { checksum::pseudo_header(&ip, number, message.len()).unwrap_or_default() };
+    let sum = match !checksum::fold(checksum::sum(message) + pseudo) {
+        0 if number == protocol::UDP => 0xffff,
+        sum => sum,
     };
-    let pseudo = if number == ICMPV6 { checksum::pseudo_header(&ip, number, message.len()).unwrap_or_default() } else { 0 };
-    let sum = !checksum::fold(checksum::sum(message) + pseudo);
-    let kind = if number == ICMP { ethertype::IPV4 } else { ethertype::IPV6 };
+    let field = if number == protocol::UDP { 6 } else { 2 };
+    let kind = if from.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
     let length = ETHERNET_LEN + ip.len() + message.len();
     let mut frame = pool.take_for(length).ok_or(DropReason::NoBuffer)?;
     frame.set_len(length);
@@ -163,6 +169,6 @@ pub(crate) fn icmp(pool: &Pool, (to_mac, from_mac): (Mac, Mac), from: IpAddr, to
     bytes[14..14 + ip.len()].copy_from_slice(&ip);
     let l4 = 14 + ip.len();
     bytes[l4..].copy_from_slice(message);
-    bytes[l4 + 2..l4 + 4].copy_from_slice(&sum.to_be_bytes());
+    bytes[l4 + field..l4 + field + 2].copy_from_slice(&sum.to_be_bytes());
     Ok(frame)
 }

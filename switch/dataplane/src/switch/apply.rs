@@ -24,7 +24,7 @@ impl Switch {
     /// See [`CommandError`].
     pub fn apply(&mut self, command: Command, now: Instant, _out: &mut Outbox) -> Result<Reply, CommandError> {
         match command {
-            Command::AddBridge(config) => self.add_bridge(config),
+            Command::AddBridge(config) => self.add_bridge(config, now),
             Command::RemoveBridge(network) => self.remove_bridge(network),
             Command::SetBridge(network, config) => self.set_bridge(network, config, now),
             Command::AddPort(config) => self.add_port(config, now),
@@ -44,6 +44,18 @@ impl Switch {
                 self.bridge_mut(network)?.fdb.flush(slot, false);
                 Ok(Reply::Done)
             }
+            Command::SetReservation { network, mac, reservation } => {
+                if let Some(server) = &mut self.bridge_mut(network)?.services.dhcp {
+                    server.reserve(mac, reservation);
+                }
+                Ok(Reply::Done)
+            }
+            Command::RemoveReservation { network, mac } => {
+                if let Some(server) = &mut self.bridge_mut(network)?.services.dhcp {
+                    server.unreserve(mac);
+                }
+                Ok(Reply::Done)
+            }
             Command::StartCapture(config) => self.start_capture(config),
             Command::StopCapture(capture) => {
                 self.captures.remove(capture.index(), capture.generation()).map(|_| Reply::Done).ok_or(CommandError::NoSuchCapture(capture))
@@ -55,12 +67,12 @@ impl Switch {
         }
     }
 
-    fn add_bridge(&mut self, config: BridgeConfig) -> Result<Reply, CommandError> {
+    fn add_bridge(&mut self, config: BridgeConfig, now: Instant) -> Result<Reply, CommandError> {
         if self.bridges.len() >= self.config.max_bridges {
             return Err(CommandError::TooMany("networks"));
         }
         let secret = [self.next_secret(), self.next_secret() | 1, self.next_secret(), self.next_secret() | 1];
-        let (index, generation) = self.bridges.insert(Bridge::new(config, secret));
+        let (index, generation) = self.bridges.insert(Bridge::new(config, secret, now));
         Ok(Reply::Network(NetworkId::new(index, generation)))
     }
 
@@ -70,7 +82,7 @@ impl Switch {
         if config.l2 == L2Mode::Hub {
             bridge.fdb.flush(None, false);
         }
-        bridge.configure(config);
+        bridge.configure(config, now);
         Ok(Reply::Done)
     }
 

@@ -11,9 +11,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(BridgeConfig::new("net"))
+    }
+
+    fn with(config: BridgeConfig) -> Self {
         let mut switch = Switch::new(SwitchConfig::default(), Pool::new(PoolConfig::default()));
         let mut out = Outbox::new(64);
-        let Ok(Reply::Network(network)) = switch.apply(Command::AddBridge(BridgeConfig::new("net")), Instant::ZERO, &mut out) else { panic!("no bridge") };
+        let Ok(Reply::Network(network)) = switch.apply(Command::AddBridge(config), Instant::ZERO, &mut out) else { panic!("no bridge") };
         Self { switch, out, network }
     }
 
@@ -37,7 +41,11 @@ impl Bench {
         if to == 0xff {
             bytes[..6].fill(0xff);
         }
-        let frame = self.switch.pool().copy_of(&bytes).unwrap();
+        self.send_bytes(from, &bytes)
+    }
+
+    fn send_bytes(&mut self, from: PortId, bytes: &[u8]) -> Vec<PortId> {
+        let frame = self.switch.pool().copy_of(bytes).unwrap();
         self.switch.ingress(from, frame, Instant::ZERO, &mut self.out);
         let mut ports: Vec<_> = self.out.frames.drain(..).map(|(port, _)| port).collect();
         ports.sort_unstable_by_key(|port| port.index());
@@ -136,4 +144,87 @@ fn ageing_is_swept_and_told() {
     }
     assert!(aged);
     assert_eq!(bench.switch.poll_timeout(), None);
+}
+
+/// A network whose gateway does all that it can.
+fn served() -> Bench {
+    let mac = packet::UnicastMac::new(packet::Mac([2, 0x42, 10, 0, 0, 1])).unwrap();
+    let addresses = ["10.0.0.1/24", "fd00::1/64"].map(|address| address.parse().unwrap()).to_vec();
+    let dhcp = crate::DhcpConfig {
+        range: ([10, 0, 0, 200].into(), [10, 0, 0, 210].into()),
+        excluded: vec![],
+        lease: Duration::from_secs(3600),
+        is_router: true,
+        mtu: 1500,
+    };
+    let advertise = crate::AdvertiseConfig { is_router: true, mtu: 1500 };
+    let gateway = crate::GatewayConfig { dhcp: Some(dhcp), advertise: Some(advertise), ..crate::GatewayConfig::new(mac, addresses) };
+    Bench::with(BridgeConfig { gateway: Some(gateway), ..BridgeConfig::new("net") })
+}
+
+/// A DHCPDISCOVER of station 1, without checksums of its own.
+fn discover() -> Vec<u8> {
+    let mut bytes = vec![0; 14 + 28 + 244];
+    bytes[..14].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0]);
+    bytes[14..34].copy_from_slice(&[0x45, 0, 1, 16, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255]);
+    let sum = !packet::checksum::fold(packet::checksum::sum(&bytes[14..34]));
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    bytes[34..45].copy_from_slice(&[0, 68, 0, 67, 0, 252, 0, 0, 1, 1, 6]);
+    bytes[70..76].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+    bytes[278..286].copy_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255]);
+    bytes
+}
+
+#[test]
+fn a_dhcp_client_is_answered_and_nobody_else_hears_it() {
+    let own = packet::UnicastMac::new(packet::Mac([2, 0, 0, 0, 0, 1])).unwrap();
+    let mut bench = served();
+    let a = bench.port(|config| config.guard = Some(Guard { macs: vec![own], ips: vec![[10, 0, 0, 5].into()], no_router: true }));
+    bench.port(|_| {});
+    assert_eq!(bench.send_bytes(a, &discover()), [a], "past the guard, from no address");
+    let reservation = crate::Reservation { ip: [10, 0, 0, 5].into(), host_name: None };
+    let network = bench.network;
+    bench.apply(Command::SetReservation { network, mac: own, reservation });
+    bench.switch.ingress(a, bench.switch.pool().copy_of(&discover()).unwrap(), Instant::ZERO, &mut bench.out);
+    let (_, offer) = bench.out.frames.drain(..).next().unwrap();
+    assert_eq!(offer.frame().bytes()[30..34], [10, 0, 0, 5]);
+    // Other broadcasts go where they went.
+    let mut other = discover();
+    other[36..38].copy_from_slice(&[0, 69]);
+    assert_eq!(bench.send_bytes(a, &other), [], "the guard lets a client through, and nothing else");
+    assert_eq!(bench.drops(a, DropReason::GuardIp), 1);
+}
+
+#[test]
+fn without_dhcp_a_client_s_broadcast_is_flooded() {
+    let mut bench = Bench::new();
+    let [a, b] = [(); 2].map(|()| bench.port(|_| {}));
+    assert_eq!(bench.send_bytes(a, &discover()), [b]);
+}
+
+#[test]
+fn advertisements_are_flooded_by_the_clock() {
+    let mut bench = served();
+    let [a, b] = [(); 2].map(|()| bench.port(|_| {}));
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let (at, reason) = bench.switch.poll_timeout().unwrap();
+        assert_eq!(reason, TimeoutReason::Advertise(bench.network));
+        bench.switch.handle_timeout(at, &mut bench.out);
+        let ports: Vec<_> = bench.out.frames.drain(..).map(|(port, _)| port).collect();
+        assert_eq!(ports, [a, b]);
+        told.push(at.as_nanos() / 1_000_000_000);
+    }
+    assert_eq!(told, [0, 16, 32, 232]);
+    // A solicitation is answered, and heard by other routers.
+    let mut solicitation = vec![0x33, 0x33, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 58, 255];
+    let addresses = ["fe80::1", "ff02::2"].map(|ip| ip.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    solicitation.extend(addresses.as_flattened());
+    solicitation.extend([133, 0, 0, 0, 0, 0, 0, 0]);
+    let sum = !packet::checksum::fold(packet::checksum::pseudo_header(&solicitation[14..], 58, 8).unwrap() + 133 * 256);
+    solicitation[56..58].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(bench.send_bytes(a, &solicitation), [a, b]);
+    bench.apply(Command::RemovePort(b));
+    assert_eq!(bench.send_bytes(a, &solicitation), [a]);
+    assert_eq!(bench.drops(a, DropReason::NoOtherPort), 0);
 }
