@@ -7,6 +7,7 @@ mod dhcp;
 mod differential;
 mod hostile;
 mod model;
+mod nat;
 mod netns;
 mod restart;
 mod rootless;
@@ -25,6 +26,7 @@ fn main() {
         differential::tests(),
         hostile::tests(),
         model::tests(),
+        nat::tests(),
         netns::tests(),
         restart::tests(),
         rootless::tests(),

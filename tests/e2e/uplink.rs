@@ -50,11 +50,11 @@ fn world() -> World {
 }
 
 /// Answers each connection with the address it came from.
-const WHO: &str = "import socket,sys\ns=socket.socket(socket.AF_INET6)\ns.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\ns.bind(('::',int(sys.argv[1])))\ns.listen(64)\nwhile True:\n c,a=s.accept()\n c.recv(1000)\n b=(a[0].replace('::ffff:','')+'|'+str(a[1])).encode()\n c.sendall(b'HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n'%len(b)+b)\n c.close()\n";
+pub(crate) const WHO: &str = "import socket,sys\ns=socket.socket(socket.AF_INET6)\ns.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\ns.bind(('::',int(sys.argv[1])))\ns.listen(64)\nwhile True:\n c,a=s.accept()\n c.recv(1000)\n b=(a[0].replace('::ffff:','')+'|'+str(a[1])).encode()\n c.sendall(b'HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n'%len(b)+b)\n c.close()\n";
 /// Echoes datagrams with the address they came from before them.
-const ECHO: &str = "import socket,sys\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\ns.bind(('::',int(sys.argv[1])))\nwhile True:\n d,a=s.recvfrom(70000)\n s.sendto(a[0].replace('::ffff:','').encode()+b'|'+d,a)\n";
+pub(crate) const ECHO: &str = "import socket,sys\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\ns.bind(('::',int(sys.argv[1])))\nwhile True:\n d,a=s.recvfrom(70000)\n s.sendto(a[0].replace('::ffff:','').encode()+b'|'+d,a)\n";
 /// Sends a datagram of that many bytes and prints the answer.
-const ASK: &str = "import socket,sys\na=socket.getaddrinfo(sys.argv[1],int(sys.argv[2]),0,socket.SOCK_DGRAM)[0]\ns=socket.socket(a[0],socket.SOCK_DGRAM)\ns.settimeout(3)\ns.connect(a[4])\ntry:\n s.send(b'x'*int(sys.argv[3])); d=s.recv(70000); print(d.split(b'|')[0].decode(),len(d.split(b'|')[1]))\nexcept OSError as e: print(type(e).__name__)\n";
+pub(crate) const ASK: &str = "import socket,sys\na=socket.getaddrinfo(sys.argv[1],int(sys.argv[2]),0,socket.SOCK_DGRAM)[0]\ns=socket.socket(a[0],socket.SOCK_DGRAM)\ns.settimeout(3)\ns.connect(a[4])\ntry:\n s.send(b'x'*int(sys.argv[3])); d=s.recv(70000); print(d.split(b'|')[0].decode(),len(d.split(b'|')[1]))\nexcept OSError as e: print(type(e).__name__)\n";
 
 impl World {
     fn serve_on_lan(&mut self, program: &str, port: u16) {

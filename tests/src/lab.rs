@@ -81,6 +81,13 @@ impl Lab {
         Ns::new(&format!("{}{name}", self.prefix))
     }
 
+    /// Starts the daemon with these options, now and whenever it is started again.
+    #[track_caller]
+    pub fn start_daemon_with(&mut self, options: &str) {
+        self.daemon_options = options.into();
+        self.start_daemon();
+    }
+
     /// Starts the daemon and waits until it answers.
     ///
     /// # Panics

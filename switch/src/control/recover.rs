@@ -81,7 +81,7 @@ impl Inner {
                 drop(Netns::unpin(entry.path()));
             }
         }
-        let used = self.model.sandboxes.values().any(|sandbox| !sandbox.endpoints.is_empty());
+        let used = self.switch_side.is_some() || self.model.sandboxes.values().any(|sandbox| !sandbox.endpoints.is_empty());
         if !used && self.dirs.switch_pin().exists() {
             drop(Netns::unpin(self.dirs.switch_pin()));
         }
