@@ -42,6 +42,11 @@ pub(crate) struct Connection {
     pub(crate) answered: bool,
     pub(crate) tcp: TcpState,
     pub(crate) expires: Instant,
+    /// It goes to an external address, and so back in.
+    pub(crate) hairpin: bool,
+    /// What rewriting outwards adds to the sum of addresses, and of ports (RFC 1624).
+    pub(crate) address_delta: u16,
+    pub(crate) port_delta: u16,
     pub(crate) packets: [u64; 2],
     pub(crate) bytes: [u64; 2],
 }
@@ -142,6 +147,12 @@ impl Conntrack {
             let found = self.all.get(at);
             found.is_some_and(|found| found.external == external && found.outside == outside && found.protocol == protocol)
         })
+    }
+
+    /// By a hash of either kind.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&Connection) -> bool) -> Option<u32> {
+        self.index.find(hash, |at| self.all.get(at).is_some_and(&is_it))
     }
 
     /// Whether another fits in.

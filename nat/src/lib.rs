@@ -10,6 +10,7 @@
 mod behaviour;
 mod conntrack;
 mod drop;
+mod fast;
 mod fragment;
 mod icmp;
 mod index;
@@ -27,6 +28,7 @@ mod tuple;
 pub use behaviour::{Behaviour, Dependence, NoSuchPreset, PRESETS};
 pub use conntrack::ConnectionView;
 pub use drop::{NatDrop, NatDrops};
+pub use fast::Hit;
 pub use lifetime::{Lifetimes, UNSOLICITED_SYN};
 pub use npt::Prefixes;
 pub use rule::{Forward, ForwardError, ForwardId, ForwardView, Inside, Translation};

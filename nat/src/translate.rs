@@ -20,6 +20,7 @@ use packet::{Duration, Frame, HashKey, Instant, NetworkId, PacketMut, checksum::
 use crate::{
     NatDrop, NatDrops,
     conntrack::{Connection, ConnectionView, Conntrack, sent_to},
+    fast::deltas,
     fragment::{Datagram, Fragments, Later, Rewrite, identification, rewrite},
     icmp::{Quoted, Which, seal},
     keyed::Keyed,
@@ -89,15 +90,15 @@ struct Unsolicited {
 /// See the module.
 #[derive(Debug)]
 pub struct Nat {
-    key: HashKey,
-    config: NatConfig,
+    pub(crate) key: HashKey,
+    pub(crate) config: NatConfig,
     networks: Vec<Option<(NetworkId, Inside)>>,
     externals: Vec<IpAddr>,
     /// These, and the networks' pools.
     translated_to: Vec<IpAddr>,
     forwards: Forwards,
     mappings: Mappings,
-    conntrack: Conntrack,
+    pub(crate) conntrack: Conntrack,
     fragments: Fragments,
     dice: Dice,
     /// How many connections an address inside has.
@@ -208,6 +209,9 @@ impl Nat {
             if *count == 0 {
                 self.counts.remove(&host);
             }
+        }
+        if let Some(forward) = connection.forward {
+            self.forwards.count(forward, 0, connection.packets.iter().sum(), connection.bytes.iter().sum());
         }
         if let Some(mapping) = connection.mapping {
             let rest = self.inside(connection.network).map_or(Duration::ZERO, |inside| inside.behaviour.hold_down);
@@ -387,12 +391,9 @@ impl Nat {
         let Some(connection) = self.conntrack.get_mut(at) else { return Err(NatDrop::NoConnection) };
         let met = (!connection.sent).then_some(connection.mapping).flatten();
         connection.packet(Direction::Out, tuple.flags, length, now, &self.config.lifetimes);
-        let (external, forward) = (connection.external, connection.forward);
+        let external = connection.external;
         if let Some(mapping) = met {
             self.mappings.meet(mapping, tuple.destination.ip);
-        }
-        if let Some(forward) = forward {
-            self.forwards.count(forward, 0, 1, length as u64);
         }
         let before = packet.ip().is_fragment().then(|| datagram_of(Some(network), &packet, frame_id(&packet)));
         write_source(&mut packet, external);
@@ -511,10 +512,7 @@ impl Nat {
         };
         let Some(connection) = self.conntrack.get_mut(at) else { return Err(NatDrop::NoConnection) };
         connection.packet(Direction::In, tuple.flags, length, now, &self.config.lifetimes);
-        let (inside, network, forward) = (connection.inside, connection.network, connection.forward);
-        if let Some(forward) = forward {
-            self.forwards.count(forward, 0, 1, length as u64);
-        }
+        let (inside, network) = (connection.inside, connection.network);
         let before = packet.ip().is_fragment().then(|| datagram_of(None, &packet, frame_id(&packet)));
         write_destination(&mut packet, inside);
         let done = match before {
@@ -641,7 +639,11 @@ impl Nat {
     fn insert(&mut self, network: NetworkId, protocol: u8, (inside, outside, external): (End, End, End), mapping: Option<u32>, forward: Option<ForwardId>, now: Instant) -> u32 {
         *self.counts.entry((network, inside.ip)).or_default() += 1;
         self.next_sweep = self.next_sweep.or(Some(now + SWEEP_INTERVAL));
+        let (address_delta, port_delta) = deltas(inside, external);
         self.conntrack.insert(Connection {
+            hairpin: self.translated_to.contains(&outside.ip),
+            address_delta,
+            port_delta,
             network,
             protocol,
             inside,
@@ -720,10 +722,19 @@ impl Nat {
         (self.conntrack.len(), self.mappings.len())
     }
 
-    /// Port forwards with their counters.
+    /// Port forwards with their counters, those of connections that live included.
     #[must_use]
-    pub fn forwards(&self) -> &[ForwardView] {
-        self.forwards.views()
+    pub fn forwards(&self) -> Vec<ForwardView> {
+        let mut views = self.forwards.views().to_vec();
+        for connection in self.conntrack.iter() {
+            if let Some(forward) = connection.forward
+                && let Ok(at) = views.binary_search_by_key(&forward, |view| view.id)
+            {
+                views[at].packets += connection.packets.iter().sum::<u64>();
+                views[at].bytes += connection.bytes.iter().sum::<u64>();
+            }
+        }
+        views
     }
 
     /// What was not translated, by reason.

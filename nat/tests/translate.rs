@@ -162,6 +162,21 @@ fn super_frames_pass_whole() {
     assert!(checksum::verify(sent.bytes()));
 }
 
+#[test]
+fn the_short_way_is_for_plain_packets_of_connections() {
+    let mut world = World::new(Behaviour::default());
+    let plain = L4::Udp(end("10.0.0.2:5000"), end("192.0.2.1:53"));
+    let find = |world: &World, l4| world.nat.find(Some(A), &world.frame(&bytes_of(l4, b"x")), world.now).is_some();
+    assert!(!find(&world, plain), "the first takes the long one");
+    world.out(plain).unwrap();
+    assert!(find(&world, plain));
+    world.tcp_out("10.0.0.2:5000", "192.0.2.1:80", SYN).unwrap();
+    let segment = |flags| L4::Tcp(end("10.0.0.2:5000"), end("192.0.2.1:80"), flags);
+    assert!(find(&world, segment(ACK)) && !find(&world, segment(SYN)) && !find(&world, segment(ACK | 1)) && !find(&world, segment(4)));
+    world.wait(300);
+    assert!(!find(&world, plain), "not when it has expired");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
@@ -191,6 +206,53 @@ proptest! {
         prop_assert_eq!(after - before, u64::from(result.is_err()));
         world.wait(10_000);
         prop_assert!(world.is_empty());
+    }
+
+    /// The short way does what the long way does, but for the hop that it takes.
+    #[test]
+    fn both_ways_agree(steps in proptest::collection::vec((any::<bool>(), any::<bool>(), 2..5_u8, 0..3_u16, 0..40_usize, 0..3_u8), 1..60)) {
+        let (mut long, mut short) = (World::new(Behaviour::default()), World::new(Behaviour::default()));
+        let pool = Pool::new(PoolConfig::default());
+        for (is_tcp, inwards, host, port, size, form) in steps {
+            let (inside, outside) = (end(&format!("10.0.0.{host}:{}", 5000 + port)), end("192.0.2.1:80"));
+            let flags = [SYN, ACK, ACK | 8][form as usize];
+            let other = end(&format!("{EXTERNAL}:{}", 5000 + port));
+            let (from, to) = if inwards { (outside, other) } else { (inside, outside) };
+            let mut bytes = bytes_of(if is_tcp { L4::Tcp(from, to, flags) } else { L4::Udp(from, to) }, &vec![7; size]);
+            if form == 1 && !is_tcp {
+                bytes[40..42].fill(0);
+            }
+            let mut offload = Offload::NONE;
+            if form == 2 {
+                let (at, number) = if is_tcp { (50, 6) } else { (40, 17) };
+                let pseudo = checksum::fold(checksum::pseudo_header(&bytes[14..], number, bytes.len() - 34).unwrap());
+                bytes[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
+                offload.checksum = Checksum::Partial { start: 34, offset: u16::try_from(at - 34).unwrap() };
+            }
+            let network = (!inwards).then_some(A);
+            let pass = |world: &mut World, at_once: bool| {
+                let mut frame = pool.copy_of(&bytes).unwrap();
+                frame.offload = offload;
+                if at_once && let Some(hit) = world.nat.find(network, &frame, world.now) {
+                    assert!(world.nat.rewrite(hit, &mut frame, world.now));
+                    return Some((hit.to, frame.bytes().to_vec()));
+                }
+                let mut out = Vec::new();
+                let result = match network {
+                    Some(network) => world.nat.outbound(network, frame, world.now, &mut out),
+                    None => world.nat.inbound(frame, world.now, &mut out),
+                };
+                result.ok()?;
+                let mut one = out.remove(0);
+                // The router's hop.
+                let mut packet = packet::PacketMut::new(&mut one.frame).unwrap();
+                packet.set_hop_limit(63);
+                Some((one.to, one.frame.bytes().to_vec()))
+            };
+            let (slow, fast) = (pass(&mut long, false), pass(&mut short, true));
+            prop_assert_eq!(slow, fast);
+            prop_assert_eq!(long.nat.connections(long.now), short.nat.connections(short.now));
+        }
     }
 
     /// Random operations against a naive table: the same ends stand for the same ends.

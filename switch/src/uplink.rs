@@ -159,7 +159,7 @@ impl Uplink {
                     publishes: self.proxy.publishes(),
                     stats: self.proxy.stats,
                     connections: self.router.nat().connections(now),
-                    forwards: self.router.nat().forwards().to_vec(),
+                    forwards: self.router.nat().forwards(),
                     router: self.router.stats(),
                     translation: *self.router.nat().drops(),
                 }));

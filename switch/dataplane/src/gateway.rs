@@ -12,7 +12,7 @@ mod dhcp;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use packet::{Frame, Instant, IpView, Ndp, Parsed, Pool, UnicastMac, ethertype};
+use packet::{ETHERNET_LEN, Frame, Instant, IpView, Ndp, Parsed, Pool, UnicastMac, checksum, ethertype};
 
 pub use self::{
     advertise::AdvertiseConfig,
@@ -86,6 +86,14 @@ pub(crate) enum Heard {
     Outside(Frame),
 }
 
+/// Sum of an IPv4 header without options: five words in the machine's order, whose fold is the same but for
+/// the order of bytes, which all ones do not show.
+#[inline]
+fn header_sum(header: &[u8; 20]) -> u16 {
+    let word = |at: usize| u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+    checksum::fold(word(0) + word(4) + word(8) + word(12) + word(16))
+}
+
 impl GatewayConfig {
     /// A gateway that answers and forwards, and no more.
     #[must_use]
@@ -95,6 +103,23 @@ impl GatewayConfig {
 
     fn owns(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|address| address.ip() == ip) || matches!(ip, IpAddr::V6(v6) if v6 == answer::link_local(self.mac))
+    }
+
+    /// The common case at once: an untagged IPv4 packet to the gateway's MAC for which [`hear`](Self::hear)
+    /// would find nothing but that it is for the outside. False leaves it to that.
+    #[inline]
+    pub(crate) fn is_plainly_outside(&self, bytes: &[u8]) -> bool {
+        let Some(header) = bytes.get(ETHERNET_LEN..).and_then(|packet| packet.first_chunk::<20>()) else { return false };
+        let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let is_sound = bytes[12..14] == [8, 0] && header[0] == 0x45 && length >= 20 && ETHERNET_LEN + length <= bytes.len() && header[8] > 1;
+        let Some(IpNetwork::V4(own)) = self.addresses.first() else { return false };
+        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let (source, destination, own_ip) = (word(12), word(16), u32::from(own.ip()));
+        let is_outside = match self.role {
+            GatewayRole::Network => (source ^ own_ip) & u32::from(own.mask()) == 0 && destination != own_ip,
+            GatewayRole::Uplink => destination == own_ip && matches!(header[9], 6 | 17),
+        };
+        is_sound && is_outside && source != own_ip && header_sum(header) == 0xffff
     }
 
     /// Deals with a frame that may be for it: to its own address, or to a group and ARP, IPv6 or (for

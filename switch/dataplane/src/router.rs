@@ -14,6 +14,7 @@
 //! What cannot go on is told to its sender (RFC 1812 section 4.3, RFC 4443), at a limited rate.
 
 mod fit;
+mod met;
 mod neighbours;
 mod speech;
 
@@ -26,6 +27,7 @@ use ipnetwork::IpNetwork;
 use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Refused, Translated};
 use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype};
 
+use met::{Met, MetLately};
 use neighbours::{Known, Neighbours};
 use speech::Problem;
 
@@ -97,6 +99,7 @@ pub struct Router {
     leaving: BTreeSet<NetworkId>,
     routes: BTreeSet<(NetworkId, NetworkId)>,
     neighbours: Neighbours,
+    met: MetLately,
     translated: Vec<Translated>,
     /// Errors told in the second that began then.
     told: (Instant, u64),
@@ -115,6 +118,7 @@ impl Router {
             leaving: BTreeSet::new(),
             routes: BTreeSet::new(),
             neighbours: Neighbours::default(),
+            met: MetLately::default(),
             translated: Vec::new(),
             told: (Instant::ZERO, 0),
             stats: RouterStats::default(),
@@ -125,12 +129,14 @@ impl Router {
 
     /// Sets the uplink.
     pub fn set_uplink(&mut self, uplink: PacketUplink) {
+        self.met.forget();
         self.nat.set_externals(uplink.link.addresses.iter().map(IpNetwork::ip).collect());
         self.uplink = Some(uplink);
     }
 
     /// Serves a network; `inside` says how it leaves by the uplink, if it may.
     pub fn set_network(&mut self, id: NetworkId, link: Link, inside: Option<Inside>) {
+        self.met.forget();
         match inside {
             Some(inside) if self.uplink.is_some() => {
                 self.leaving.insert(id);
@@ -146,6 +152,7 @@ impl Router {
 
     /// Forgets a network.
     pub fn remove_network(&mut self, id: NetworkId) {
+        self.met.forget();
         self.links.remove(&id);
         self.leaving.remove(&id);
         self.routes.retain(|(from, to)| *from != id && *to != id);
@@ -155,6 +162,7 @@ impl Router {
 
     /// Forgets a sandbox's address.
     pub fn remove_inside(&mut self, network: NetworkId, ip: IpAddr) {
+        self.met.forget();
         self.neighbours.remove(&(network, ip));
         self.nat.remove_inside(network, ip);
     }
@@ -206,8 +214,34 @@ impl Router {
 
     // ---- packets ----
 
+    /// A plain packet of a connection that is there, to a neighbour that was met lately: nothing is left to
+    /// decide. The frame is given back when it is not that.
+    #[inline]
+    fn take_at_once(&mut self, from: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
+        let Some(uplink) = &self.uplink else { return Some(frame) };
+        let inside = if uplink.network == from { None } else { Some(from) };
+        let Some(hit) = self.nat.find(inside, &frame, now) else { return Some(frame) };
+        let to = hit.to.unwrap_or(uplink.network);
+        let Some(met) = self.met.get(to, hit.destination, now).filter(|met| fit::fits(&frame, met.mtu)) else { return Some(frame) };
+        if !self.nat.rewrite(hit, &mut frame, now) {
+            return Some(frame);
+        }
+        let bytes = frame.bytes_mut();
+        bytes[..6].copy_from_slice(&met.mac.0);
+        bytes[6..12].copy_from_slice(&met.own.0);
+        self.stats.forwarded += 1;
+        out.push((to, frame));
+        None
+    }
+
     /// A frame that a gateway took. It is given back when it is the user-mode uplink's.
     pub fn take(&mut self, from: NetworkId, frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
+        let frame = self.take_at_once(from, frame, now, out)?;
+        self.take_slowly(from, frame, now, out)
+    }
+
+    #[inline(never)]
+    fn take_slowly(&mut self, from: NetworkId, frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
         let Some(destination) = speech::destination(frame.bytes()) else {
             self.hear_neighbour(from, &frame, now, out);
             return None;
@@ -324,7 +358,7 @@ impl Router {
             return;
         };
         let Some(link) = self.link(to) else { return };
-        let own = link.mac.get();
+        let (own, mtu) = (link.mac.get(), link.mtu);
         if !frame.make_unique() {
             self.stats.no_buffer += 1;
             return;
@@ -337,6 +371,8 @@ impl Router {
                 out.push((to, frame));
                 if stale {
                     self.ask(to, next_hop, out);
+                } else if let IpAddr::V4(destination) = destination {
+                    self.met.put(to, destination.into(), Met { mac, own, mtu }, now);
                 }
             }
             Known::NotYet { ask: true } => self.ask(to, next_hop, out),
@@ -369,6 +405,7 @@ impl Router {
         match speech::neighbour(frame.bytes()) {
             // Only what was asked for is believed.
             Some((ip, mac)) if self.neighbours.wants(&(network, ip)) => {
+                self.met.forget();
                 let waiting = self.neighbours.learn((network, ip), mac, now);
                 self.send_all(network, mac, waiting, out);
             }

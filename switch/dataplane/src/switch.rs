@@ -109,28 +109,30 @@ impl Switch {
         let Some(bridge) = self.bridges.at_mut(from.bridge) else { return Err(DropReason::PortDown) };
         let learned = if learns { bridge.learn(membership.vlan, header, from.port, now) } else { Learned::Known };
         // A frame of the reserved group is learned from, though not forwarded (as the kernel's bridge).
-        let decision = bridge.decide(membership.vlan, header, from.port, now);
         let is_heard = bridge.may_be_for_gateway(header) && membership.vlan == 0;
+        let decision = if is_heard { Forwarding::Flood } else { bridge.decide(membership.vlan, header, from.port, now) };
         if learned != Learned::Known {
             self.report(learned, from, header, now, out);
         }
         if is_heard {
-            return self.hear(from, header, frame, decision, now, out);
+            return self.hear(from, header, frame, now, out);
         }
         self.go(decision, from, frame, now, out)
     }
 
     /// A frame that the gateway may want: answered, handed out, or the bridge's after all.
     #[inline(never)]
-    fn hear(&mut self, from: Origin, header: Header, frame: Frame, decision: Forwarding, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+    fn hear(&mut self, from: Origin, header: Header, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
+        let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
+        if !header.is_to_group() && gateway.is_plainly_outside(frame.bytes()) {
+            return self.hand_out(from, frame, out);
+        }
+        let decision = bridge.decide(0, header, from.port, now);
         let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
         match gateway.hear(&mut bridge.services, header, frame, now, &self.pool)? {
             Heard::NotMine(frame) => self.go_on(decision, from, frame, now, out),
-            Heard::Outside(frame) => {
-                let network = self.ports.at(from.port).map(|port| port.config().network).ok_or(DropReason::PortDown)?;
-                if out.push_outside(network, frame) { Ok(()) } else { Err(DropReason::NoUplink) }
-            }
+            Heard::Outside(frame) => self.hand_out(from, frame, out),
             Heard::Answer(frame) => {
                 self.enter(from.bridge, frame, now, out);
                 Ok(())
@@ -143,6 +145,12 @@ impl Switch {
                 if result == Err(DropReason::NoOtherPort) { Ok(()) } else { result }
             }
         }
+    }
+
+    /// To the uplink.
+    fn hand_out(&self, from: Origin, frame: Frame, out: &mut Outbox) -> Result<(), DropReason> {
+        let network = self.ports.at(from.port).map(|port| port.config().network).ok_or(DropReason::PortDown)?;
+        if out.push_outside(network, frame) { Ok(()) } else { Err(DropReason::NoUplink) }
     }
 
     /// A frame from the gateway, or from an uplink behind it, goes into a network.
