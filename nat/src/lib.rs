@@ -32,5 +32,5 @@ pub use fast::Hit;
 pub use lifetime::{Lifetimes, UNSOLICITED_SYN};
 pub use npt::Prefixes;
 pub use rule::{Forward, ForwardError, ForwardId, ForwardView, Inside, Translation};
-pub use translate::{Nat, NatConfig, Refused, Translated, Unwanted};
+pub use translate::{Nat, NatConfig, Refused, Rehearsed, Translated, Unwanted};
 pub use tuple::{Direction, End};

@@ -108,7 +108,7 @@ pub struct ForwardView {
 }
 
 /// All forwards.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Forwards {
     all: Vec<ForwardView>,
     last: u64,

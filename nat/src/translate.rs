@@ -58,6 +58,15 @@ pub struct Translated {
     pub frame: Frame,
 }
 
+/// What a packet that was only rehearsed met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rehearsed {
+    /// It would make a connection.
+    NewConnection,
+    /// It is of one that is there, or needs none.
+    KnownConnection,
+}
+
 /// A packet that does not go on.
 #[derive(Debug)]
 pub struct Refused {
@@ -105,6 +114,8 @@ pub struct Nat {
     counts: HashMap<(NetworkId, IpAddr), u32, Keyed>,
     unsolicited: std::collections::VecDeque<Unsolicited>,
     next_sweep: Option<Instant>,
+    /// While rehearsing: connections as they were.
+    journal: Option<Vec<(u32, Connection)>>,
     gone: Vec<u32>,
     drops: NatDrops,
 }
@@ -132,6 +143,7 @@ impl Nat {
             counts: HashMap::with_hasher(Keyed(key)),
             unsolicited: std::collections::VecDeque::new(),
             next_sweep: None,
+            journal: None,
             gone: Vec::new(),
             drops: NatDrops::default(),
         }
@@ -388,6 +400,7 @@ impl Nat {
                 }
             }
         };
+        self.note(at);
         let Some(connection) = self.conntrack.get_mut(at) else { return Err(NatDrop::NoConnection) };
         let met = (!connection.sent).then_some(connection.mapping).flatten();
         connection.packet(Direction::Out, tuple.flags, length, now, &self.config.lifetimes);
@@ -510,6 +523,7 @@ impl Nat {
                 }
             }
         };
+        self.note(at);
         let Some(connection) = self.conntrack.get_mut(at) else { return Err(NatDrop::NoConnection) };
         connection.packet(Direction::In, tuple.flags, length, now, &self.config.lifetimes);
         let (inside, network) = (connection.inside, connection.network);
@@ -604,6 +618,40 @@ impl Nat {
             self.forwards.count(forward, 1, 0, 0);
         }
         Ok(self.insert(network, tuple.protocol, (inside, tuple.source, external), mapping, forward, now))
+    }
+
+    // ---- telling ----
+
+    /// What would become of a packet of `network`, or of one from outside without a network: the same path,
+    /// after which all is as it was. (A full table gives way, as it would.)
+    ///
+    /// # Errors
+    /// When it would not go on.
+    pub fn rehearse(&mut self, network: Option<NetworkId>, frame: Frame, now: Instant, out: &mut Vec<Translated>) -> Result<Rehearsed, Refused> {
+        let (drops, forwards, unsolicited) = (self.drops, self.forwards.clone(), self.unsolicited.len());
+        self.journal = Some(Vec::new());
+        let result = match network {
+            Some(network) => self.outbound(network, frame, now, out),
+            None => self.inbound(frame, now, out),
+        };
+        let made = if self.made_connection() { Rehearsed::NewConnection } else { Rehearsed::KnownConnection };
+        self.undo();
+        for (at, before) in self.journal.take().unwrap_or_default().into_iter().rev() {
+            if let Some(connection) = self.conntrack.get_mut(at) {
+                *connection = before;
+            }
+        }
+        (self.drops, self.forwards) = (drops, forwards);
+        self.unsolicited.truncate(unsolicited);
+        result.map(|()| made)
+    }
+
+    fn note(&mut self, at: u32) {
+        if let Some(journal) = &mut self.journal
+            && let Some(connection) = self.conntrack.get(at)
+        {
+            journal.push((at, *connection));
+        }
     }
 
     // ---- the table ----

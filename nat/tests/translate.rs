@@ -134,6 +134,26 @@ fn a_packet_that_was_not_taken_leaves_nothing() {
 }
 
 #[test]
+fn a_rehearsal_changes_nothing() {
+    let mut world = World::new(Behaviour::FULL_CONE);
+    world.nat.add_forward(forward(6, (8080, 8080), A, "10.0.0.2:80")).unwrap();
+    let udp = bytes_of(L4::Udp(end("10.0.0.2:5000"), end("192.0.2.1:53")), b"");
+    let knock = bytes_of(L4::Tcp(end("192.0.2.7:1000"), end(&format!("{EXTERNAL}:8080")), SYN), b"");
+    let stranger = bytes_of(L4::Tcp(end("192.0.2.7:1000"), end(&format!("{EXTERNAL}:8081")), SYN), b"");
+    for known in [false, true] {
+        let before = (world.nat.connections(world.now), world.nat.sizes(), *world.nat.drops(), world.nat.forwards()[0].connections, world.nat.poll_timeout().is_some());
+        for (network, bytes) in [(Some(A), &udp), (None, &knock), (None, &stranger)] {
+            let (frame, mut out) = (world.frame(bytes), Vec::new());
+            drop(world.nat.rehearse(network, frame, world.now, &mut out));
+        }
+        let after = (world.nat.connections(world.now), world.nat.sizes(), *world.nat.drops(), world.nat.forwards()[0].connections, world.nat.poll_timeout().is_some() && known);
+        assert_eq!(before, after);
+        world.out_bytes(A, &udp).unwrap();
+        world.in_bytes(&knock).unwrap();
+    }
+}
+
+#[test]
 fn other_protocols_by_address() {
     let mut world = World::new(Behaviour::default());
     let (gre, peer) = (47, "192.0.2.1".parse().unwrap());

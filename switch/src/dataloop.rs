@@ -16,7 +16,7 @@ use std::{
 
 use crossbeam_channel::{Receiver as Requests, Sender, bounded};
 use dataplane::{
-    CaptureConfig, CaptureScope, Command, CommandError, DropReason, Event, Outbox, PortConfig, Reply, Switch, SwitchConfig,
+    CaptureConfig, CaptureScope, Command, CommandError, DropReason, Event, Outbox, PortConfig, Reply, Switch, SwitchConfig, Told,
 };
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use nix::errno::Errno;
@@ -98,6 +98,7 @@ enum Request {
     AddPort(PortConfig, PortDevice, Sender<Result<PortId, AddPortError>>),
     SetCarrier(PortId, bool, Sender<io::Result<()>>),
     Uplink(Box<UplinkCommand>, Sender<UplinkReply>),
+    Explain(Option<PortId>, Vec<u8>, Sender<Vec<String>>),
     StartCapture(CaptureConfig, Sender<Result<(CaptureId, Requests<CaptureBytes>), CommandError>>),
     Shutdown,
 }
@@ -176,6 +177,14 @@ impl DataPlane {
     /// When the data plane has stopped.
     pub(crate) fn uplink(&self, command: UplinkCommand) -> io::Result<UplinkReply> {
         self.ask(|reply| Request::Uplink(Box::new(command), reply)).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// The way of a frame that came in on `port`, or reached the host: a step a line.
+    ///
+    /// # Errors
+    /// When the data plane has stopped.
+    pub(crate) fn explain(&self, port: Option<PortId>, bytes: Vec<u8>) -> io::Result<Vec<String>> {
+        self.ask(|reply| Request::Explain(port, bytes, reply)).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Removes a port and closes its device.
@@ -425,11 +434,26 @@ impl Loop {
                 Request::AddPort(config, device, reply) => drop(reply.send(self.add_port(config, device, now))),
                 Request::SetCarrier(port, on, reply) => drop(reply.send(self.set_carrier(port, on))),
                 Request::Uplink(command, reply) => drop(reply.send(self.uplink.apply(*command, now))),
+                Request::Explain(port, bytes, reply) => drop(reply.send(self.explain(port, &bytes, now))),
                 Request::StartCapture(config, reply) => drop(reply.send(self.start_capture(config, now))),
                 Request::Shutdown => self.stopping = true,
             }
         }
         self.drain();
+    }
+
+    fn explain(&mut self, port: Option<PortId>, bytes: &[u8], now: Instant) -> Vec<String> {
+        let mut steps = Vec::new();
+        let Some(frame) = self.pool.copy_of(bytes) else { return vec!["drop: no buffer".into()] };
+        match port {
+            None => self.uplink.explain_arrival(&self.switch, &frame, now, &mut steps),
+            Some(port) => {
+                if let Told::Outside(network, frame) = self.switch.explain(port, frame, now, &mut steps) {
+                    self.uplink.explain(&self.switch, network, frame, now, &mut steps);
+                }
+            }
+        }
+        steps
     }
 
     fn apply(&mut self, command: Command, now: Instant) -> Result<Reply, CommandError> {

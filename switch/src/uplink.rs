@@ -1,7 +1,11 @@
 //! The way out inside the loop: the router, which takes what packets may take, and the proxy with its host
 //! sockets for the rest; and frames between them and the switch.
 
-use std::{io, net::IpAddr, os::fd::OwnedFd};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+};
 
 use dataplane::{Link, Outbox, PacketUplink, Router, RouterStats, Switch};
 use mio::{Registry, event::Event};
@@ -167,4 +171,53 @@ impl Uplink {
         }
         UplinkReply::Done
     }
+
+    /// What would become of a frame that a gateway took.
+    pub(crate) fn explain(&mut self, switch: &Switch, network: NetworkId, frame: Frame, now: Instant, steps: &mut Vec<String>) {
+        match self.router.explain(network, frame, now, steps) {
+            Ok(frames) => frames.into_iter().for_each(|(to, frame)| switch.explain_injected(to, frame, now, steps)),
+            Err(frame) => {
+                let Some((transport, inside, outside)) = ends_of(&frame) else {
+                    steps.push("refused: host sockets carry TCP, UDP and echo".into());
+                    return;
+                };
+                steps.push(self.proxy.explain(network, transport, inside, outside));
+            }
+        }
+    }
+
+    /// What would become of a packet that reaches the host: it is for a published port, or for nobody.
+    pub(crate) fn explain_arrival(&self, switch: &Switch, frame: &Frame, now: Instant, steps: &mut Vec<String>) {
+        steps.push(format!("host: {}", packet::describe(frame.bytes())));
+        let published = ends_of(frame).and_then(|(transport, _, host)| self.proxy.published_at(transport, host));
+        let Some(publish) = published else {
+            steps.push("refused: no published port takes it".into());
+            return;
+        };
+        steps.push(format!("publish {}: DNAT to {}; the client keeps its address", publish.host, publish.inside));
+        let mut inside = frame.share();
+        if !inside.make_unique() {
+            return;
+        }
+        if let Some(mut packet) = packet::PacketMut::new(&mut inside)
+            && packet.set_destination(publish.inside.ip())
+            && packet.set_destination_port(publish.inside.port())
+        {
+            inside.bytes_mut()[..6].copy_from_slice(&publish.mac.0);
+            switch.explain_injected(publish.network, inside, now, steps);
+        }
+    }
+}
+
+/// Transport and ends of a packet, source first.
+fn ends_of(frame: &Frame) -> Option<(Transport, SocketAddr, SocketAddr)> {
+    let parsed = packet::Parsed::new(frame.bytes())?;
+    let ip = parsed.ip?;
+    let (transport, (from, to)) = match ip.protocol {
+        6 => (Transport::Tcp, parsed.l4_ports(frame.bytes())?),
+        17 => (Transport::Udp, parsed.l4_ports(frame.bytes())?),
+        1 | 58 => (Transport::Echo, (0, 0)),
+        _ => return None,
+    };
+    Some((transport, SocketAddr::new(ip.source, from), SocketAddr::new(ip.destination, to)))
 }

@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("nat::o9_routed_networks_and_prefixes", NEEDS, routed),
         test("nat::a_tap_to_the_host", NEEDS, tap),
         test("nat::c10_routes_between_networks", &[Need::Root, Need::Tun], routes),
+        test("nat::p12_x1_trace_tells_the_way", NEEDS, trace),
         test("nat::bad_uplinks_are_named", &[Need::Root, Need::Tun], bad),
     ]
 }
@@ -451,4 +452,44 @@ fn bad() {
     let plain = Lab::start();
     let refused = plain.weft("network create x --nat symmetric");
     assert!(refused.code != Some(0) && refused.stderr.contains("--uplink"), "{}", refused.stderr);
+}
+
+/// P12, X1: each decision is told, in order, and nothing happens.
+fn trace() {
+    let world = world();
+    world.lab.weft("network create other --subnet 172.31.0.0/16").ok();
+    world.sandbox("web", "net", WHO, 80, &["-p", "8080:80"]);
+    world.idle("c", "net");
+    world.idle("far", "other");
+    drop(world.inside("c", "ping -c 1 172.30.0.2; ping -c 1 192.0.2.1"));
+    drop(world.inside("web", "ping -c 1 192.0.2.1"));
+    let flows = world.lab.weft("nat flows --json").json();
+    let told = |port: &str, packet: &str, parts: &[&str]| {
+        let text = world.lab.weft_args(&["trace", port, packet]).ok();
+        let mut rest = text.as_str();
+        for part in parts {
+            rest = rest.split_once(part).unwrap_or_else(|| panic!("{part:?} is not told of {packet:?}, in this order:\n{text}")).1;
+        }
+    };
+    told("c", "tcp 172.30.0.3:4000 > 172.30.0.2:80", &["sender:", "web:eth0", "port c:eth0", "guard:", "fdb:", "out web:eth0"]);
+    told("c", "udp 172.30.0.3:4000 > 192.0.2.1:53", &["gateway", "port c:eth0", "nat: a new connection; SNAT", "192.0.2.9", "neighbour: 192.0.2.1", "out uplink:eth1"]);
+    told("uplink", "tcp 192.0.2.1:4000 > 192.0.2.9:8080", &["port uplink:eth1", "nat: a new connection; DNAT", "172.30.0.2", "neighbour", "network net", "fdb:", "out web:eth0"]);
+    told("c", "tcp 172.30.0.3:4000 > 192.0.2.9:8080", &["hairpin", "out web:eth0"]);
+    told("c", "tcp 172.30.0.99:4000 > 192.0.2.1:80", &["drop: guard"]);
+    told("c", "icmp 172.30.0.3 > 172.31.0.2", &["nat: drop: martian"]);
+    told("c", "icmp 172.30.0.3 > 172.30.0.1", &["answers with"]);
+    told("c", "icmp 172.30.0.3 > 192.0.2.1 ttl 1", &["answers with", "type 11"]);
+    let refused = world.lab.weft_args(&["trace", "nobody", "icmp 1.1.1.1 > 2.2.2.2"]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("nobody") && refused.stderr.contains("host"), "{}", refused.stderr);
+    assert_eq!(flows.as_array().map(Vec::len), world.lab.weft("nat flows --json").json().as_array().map(Vec::len), "nothing was made");
+    // With host sockets.
+    let plain = Lab::start();
+    plain.weft("network create net --subnet 172.30.0.0/16").ok();
+    plain.weft("run -d --name web --net net -p 8080:80 -- sleep 1000").ok();
+    let text = plain.weft_args(&["trace", "host", "tcp 192.168.88.2:4000 > 192.168.88.1:8080"]).ok();
+    for part in ["publish 0.0.0.0:8080: DNAT to 172.30.0.2:80", "network net", "out web:eth0"] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    let text = plain.weft_args(&["trace", "web", "tcp 172.30.0.2:4000 > 1.1.1.1:80"]).ok();
+    assert!(text.contains("the host connects to 1.1.1.1:80"), "{text}");
 }

@@ -86,6 +86,15 @@ struct Key {
     outside: SocketAddr,
 }
 
+/// Why a flow goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NoNetwork,
+    Closed,
+    Internal,
+    Martian,
+}
+
 #[derive(Debug)]
 struct Flow {
     key: Key,
@@ -278,22 +287,34 @@ impl Proxy {
 
     /// Where a flow to `outside` really goes; `None` when nowhere.
     fn route(&mut self, key: &Key, transport: Transport) -> Option<SocketAddr> {
-        let network = self.networks.get(&key.network)?;
+        match self.decide(key, transport) {
+            Ok(outside) => Some(outside),
+            Err(refusal) => {
+                match refusal {
+                    Refusal::Internal => self.stats.internal += 1,
+                    Refusal::Martian => self.stats.martian += 1,
+                    Refusal::NoNetwork | Refusal::Closed => {}
+                }
+                None
+            }
+        }
+    }
+
+    fn decide(&self, key: &Key, transport: Transport) -> Result<SocketAddr, Refusal> {
+        let network = self.networks.get(&key.network).ok_or(Refusal::NoNetwork)?;
         let to_gateway = network.gateways.iter().any(|gateway| gateway.ip() == key.outside.ip());
         if to_gateway {
             // Names are asked for at the gateway, whose own ports are closed otherwise.
-            return network.resolver.filter(|_| key.outside.port() == 53 && transport != Transport::Echo);
+            return network.resolver.filter(|_| key.outside.port() == 53 && transport != Transport::Echo).ok_or(Refusal::Closed);
         }
         if !network.masquerade {
-            self.stats.internal += 1;
-            return None;
+            return Err(Refusal::Internal);
         }
         // Networks are apart: none is another's outside.
         if sockets::is_martian(key.outside.ip()) || self.networks.values().any(|network| network.is_inside(key.outside.ip())) {
-            self.stats.martian += 1;
-            return None;
+            return Err(Refusal::Martian);
         }
-        Some(key.outside)
+        Ok(key.outside)
     }
 
     fn tcp<S: Sockets>(&mut self, key: Key, mac: Mac, segment: &Segment, now: Instant, sockets: &mut S, out: &mut Output) {

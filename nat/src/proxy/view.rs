@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use packet::NetworkId;
 
-use super::{Proxy, Publish, SocketId};
+use super::{Key, Proxy, Publish, Refusal, SocketId};
 
 /// What a flow is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,5 +78,29 @@ impl Proxy {
     #[must_use]
     pub fn publishes(&self) -> Vec<PublishView> {
         self.publishes.iter().map(|(&listener, &(publish, hits))| PublishView { listener, publish, hits }).collect()
+    }
+
+    /// What would become of a flow of a sandbox, for people.
+    #[must_use]
+    pub fn explain(&self, network: NetworkId, transport: Transport, inside: SocketAddr, outside: SocketAddr) -> String {
+        match self.decide(&Key { network, inside, outside }, transport) {
+            Ok(peer) if peer != outside => format!("uplink: a question for names; the host asks {peer}"),
+            Ok(peer) if transport == Transport::Tcp => format!("uplink: the host connects to {peer} by a socket of its own (masquerade)"),
+            Ok(peer) if transport == Transport::Udp => format!("uplink: the host sends to {peer} by a socket of its own (masquerade)"),
+            Ok(peer) => format!("uplink: the host pings {}", peer.ip()),
+            Err(Refusal::NoNetwork) => "refused: the network has no uplink".into(),
+            Err(Refusal::Closed) => "refused: the gateway's own ports are closed, but for names (53)".into(),
+            Err(Refusal::Internal) => "refused: the network is internal, or not masqueraded".into(),
+            Err(Refusal::Martian) => "refused: no router forwards there, or it is another network's".into(),
+        }
+    }
+
+    /// The published port that takes what comes to `host`.
+    #[must_use]
+    pub fn published_at(&self, transport: Transport, host: SocketAddr) -> Option<Publish> {
+        let takes = |publish: &Publish| {
+            publish.transport == transport && publish.host.port() == host.port() && publish.host.is_ipv4() == host.is_ipv4() && (publish.host.ip().is_unspecified() || publish.host.ip() == host.ip())
+        };
+        self.publishes.values().map(|(publish, _)| *publish).find(takes)
     }
 }

@@ -273,6 +273,16 @@ pub struct FlowInfo {
     pub rx_bytes: u64,
 }
 
+/// `POST /v1/trace`; answers with the steps, a string each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// `SANDBOX:IFNAME`, a sandbox with one port, `host`, or `uplink`.
+    pub port: String,
+    /// As `tcp 172.17.0.2:4000 > 1.1.1.1:80 ttl 64 len 100 df`.
+    pub packet: String,
+}
+
 /// `POST` and `DELETE /v1/routes`, and an entry of `GET /v1/routes`: two networks that reach each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

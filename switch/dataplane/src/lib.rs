@@ -29,4 +29,4 @@ pub use gateway::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, Reser
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};
 pub use port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode};
 pub use router::{Link, PacketUplink, Router, RouterOutput, RouterStats};
-pub use switch::{Switch, SwitchConfig};
+pub use switch::{Switch, SwitchConfig, Told};

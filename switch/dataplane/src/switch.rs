@@ -9,10 +9,12 @@
 //! super-frame) is counted under the port it should have left by.
 
 mod apply;
+mod explain;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+pub use explain::Told;
 use packet::{Frame, Instant, NetworkId, Pool, PortId, VlanId};
 
 use crate::{

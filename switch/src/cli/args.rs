@@ -61,6 +61,15 @@ pub(super) enum Noun {
     Logs { name: String },
     /// Put a namespace, the host or a device into a network
     Attach(Box<AttachArguments>),
+    /// Tell the way of a packet through the switch, each decision a line, without sending it
+    Trace {
+        /// SANDBOX:IFNAME, a sandbox, host (what reaches the host) or uplink (an uplink of packets)
+        port: String,
+        /// As 'tcp 172.17.0.2:4000 > 1.1.1.1:80 ttl 64 len 100 df'
+        packet: String,
+        #[arg(long)]
+        json: bool,
+    },
     /// Take it out again: PORT, or NETWORK and what is in it
     Detach(DetachArguments),
     /// Ports

@@ -95,6 +95,7 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Link { action } => port::link(&action, place),
         Noun::Publish { action } => nat::publish(action, place),
         Noun::Nat { action } => nat::nat(&action, place),
+        Noun::Trace { port, packet, json } => nat::trace(&port, &packet, json, place),
         Noun::Netns { action } => netns::run(action, place),
         Noun::Fdb { action } => port::fdb(&action, place),
         Noun::Bridge { action } | Noun::Brctl { action } => port::bridge(action, place),

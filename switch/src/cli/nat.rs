@@ -1,4 +1,4 @@
-//! `weft publish` and `weft nat`.
+//! `weft publish`, `weft nat` and `weft trace`.
 
 use serde_json::{Value, json};
 use weft_control::ControlError;
@@ -45,6 +45,16 @@ fn publishes(sandbox: Option<&str>, place: &Place) -> Result<Vec<Value>, Control
     let Some(reference) = sandbox else { return Ok(all) };
     let name = place.client.get(&format!("/v1/sandboxes/{}", escape(reference)))?["name"].clone();
     Ok(all.into_iter().filter(|entry| entry["sandbox"] == name).collect())
+}
+
+pub(super) fn trace(port: &str, packet: &str, as_json: bool, place: &Place) -> End {
+    let steps = place.client.post("/v1/trace", &json!({ "port": port, "packet": packet }))?;
+    if as_json {
+        print_json(&steps);
+    } else {
+        steps.as_array().into_iter().flatten().enumerate().for_each(|(at, step)| print(&format!("{:>2}  {}", at + 1, text(step))));
+    }
+    Ok(0)
 }
 
 pub(super) fn nat(action: &NatAction, place: &Place) -> End {

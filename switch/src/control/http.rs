@@ -41,6 +41,7 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .route("/v1/sandboxes/{reference}/publish", post(add_publish).delete(remove_publish))
         .route("/v1/publishes", get(publishes))
         .route("/v1/flows", get(flows))
+        .route("/v1/trace", post(trace))
         .route("/v1/routes", get(routes).post(add_route).delete(remove_route))
         .route("/v1/networks/prune", post(prune_networks))
         .route("/v1/ports/{port}/move", post(move_port))
@@ -306,6 +307,11 @@ async fn remove_publish(State(runtime): State<Runtime>, Path(reference): Path<St
 
 async fn publishes(State(runtime): State<Runtime>) -> Answer<Vec<api::PublishInfo>> {
     change(runtime, |inner| inner.publish_infos()).await
+}
+
+async fn trace(State(runtime): State<Runtime>, request: Body1<api::TraceRequest>) -> Answer<Vec<String>> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.trace(&request)).await
 }
 
 async fn routes(State(runtime): State<Runtime>) -> Answer<Vec<api::RoutePair>> {

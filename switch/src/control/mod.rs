@@ -8,6 +8,7 @@ pub(crate) mod rootless;
 mod runtime;
 mod serve;
 mod store;
+mod trace;
 mod uplink;
 mod views;
 

@@ -28,6 +28,7 @@ use weft_control::{
 use super::{
     publishing::{Live, gateway_of},
     store::Store,
+    trace::UplinkPort,
 };
 use crate::{dataloop::DataPlane, dirs::Dirs, uplink::UplinkCommand};
 
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) switch_side: Option<Netns>,
     /// The uplink of packets, if packets have one.
     pub(super) packet_uplink: Option<PacketSpec>,
+    pub(super) uplink_port: Option<UplinkPort>,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
     pub(crate) events: broadcast::Sender<Value>,
@@ -91,6 +93,7 @@ impl Runtime {
             ports: BTreeMap::new(),
             switch_side: None,
             packet_uplink: None,
+            uplink_port: None,
             live: BTreeMap::new(),
             events: events.clone(),
         };

@@ -15,6 +15,7 @@ use weft_control::{
 use super::{
     ports::port_device,
     runtime::{Inner, unavailable},
+    trace::UplinkPort,
 };
 use crate::uplink::UplinkCommand;
 
@@ -38,7 +39,8 @@ impl Inner {
         let mut port = PortConfig::new(network, format!("{NAME}:{}", link.name));
         port.mtu = link.mtu.into();
         port.capabilities = capabilities;
-        self.dataplane.add_port(port, device).map_err(unavailable)?;
+        let port = self.dataplane.add_port(port, device).map_err(unavailable)?;
+        self.uplink_port = Some(UplinkPort { port, mac: mac.get() });
         let uplink = PacketUplink { network, link: Link { mac, addresses: link.addresses.clone(), mtu: link.mtu }, gateways: link.gateways.clone() };
         self.dataplane.uplink(UplinkCommand::SetPacketUplink(uplink)).map_err(unavailable)?;
         self.packet_uplink = Some(link.clone());

@@ -102,6 +102,11 @@ impl Neighbours {
         }
     }
 
+    /// Where an address is, as far as it is known.
+    pub(super) fn known(&self, key: Key, now: Instant) -> Option<Mac> {
+        self.entries.get(&key).filter(|entry| now.since(entry.confirmed) < STALE)?.mac
+    }
+
     /// Whether anybody wants to know an address.
     pub(super) fn wants(&self, key: &Key) -> bool {
         self.entries.contains_key(key)
