@@ -160,12 +160,12 @@ impl Conntrack {
         self.all.len < self.most
     }
 
-    /// Who gives way for another.
-    pub(crate) fn least_established(&mut self, now: Instant) -> Option<u32> {
+    /// Who of those that `may` gives way for another.
+    pub(crate) fn least_established(&mut self, now: Instant, may: impl Fn(&Connection) -> bool) -> Option<u32> {
         let mut least: Option<(u8, Instant, u32)> = None;
         for _ in 0..SAMPLE.min(self.all.slots()) {
             self.hand = (self.hand + 1) % self.all.slots();
-            let Some(connection) = self.all.get(self.hand) else { continue };
+            let Some(connection) = self.all.get(self.hand).filter(|connection| may(connection)) else { continue };
             let rank = if connection.expires <= now { Some(0) } else { connection.rank() };
             let Some(rank) = rank else { continue };
             let candidate = (rank, connection.expires, self.hand);

@@ -673,12 +673,16 @@ impl Nat {
     }
 
     fn make_room(&mut self, network: NetworkId, inside: IpAddr, now: Instant) -> Result<(), NatDrop> {
-        // Nobody has more than half of the table.
-        if self.counts.get(&(network, inside)).is_some_and(|count| *count as usize >= self.config.most / 2) {
-            return Err(NatDrop::Quota);
-        }
-        if !self.conntrack.has_room() {
-            let least = self.conntrack.least_established(now).ok_or(NatDrop::Full)?;
+        // Nobody has more than half of the table: beyond that he takes from himself.
+        let least = if self.counts.get(&(network, inside)).is_some_and(|count| *count as usize >= self.config.most / 2) {
+            let own = |connection: &Connection| connection.network == network && connection.inside.ip == inside;
+            Some(self.conntrack.least_established(now, own).ok_or(NatDrop::Quota)?)
+        } else if self.conntrack.has_room() {
+            None
+        } else {
+            Some(self.conntrack.least_established(now, |_| true).ok_or(NatDrop::Full)?)
+        };
+        if let Some(least) = least {
             self.end(least, now);
         }
         Ok(())

@@ -6,6 +6,7 @@ mod capture;
 mod dhcp;
 mod differential;
 mod hostile;
+mod load;
 mod model;
 mod nat;
 mod netns;
@@ -25,6 +26,7 @@ fn main() {
         dhcp::tests(),
         differential::tests(),
         hostile::tests(),
+        load::tests(),
         model::tests(),
         nat::tests(),
         netns::tests(),

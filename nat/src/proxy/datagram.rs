@@ -23,7 +23,7 @@ use super::{
 /// way, an eighth at a time, so that a flood of new ports costs little, and nobody else anything.
 const MOST_BINDINGS: usize = 16_384;
 const MOST_OF_ONE: usize = 4096;
-/// Flows at most, and of one address inside.
+/// Flows at most, and of one address inside; at the limit some give way, as sockets do.
 const MOST_FLOWS: usize = 131_072;
 const MOST_FLOWS_OF_ONE: usize = 32_768;
 /// RFC 4787 REQ-5: at least two minutes; five are recommended.
@@ -87,8 +87,35 @@ pub(super) struct Datagrams {
 }
 
 impl Datagrams {
-    fn is_full_for(&self, key: &Key) -> bool {
-        self.sessions.len() >= MOST_FLOWS || self.flow_counts.get(&(key.network, key.inside.ip())).is_some_and(|count| *count >= MOST_FLOWS_OF_ONE)
+    /// Makes room for a flow of an address: those of it that were never answered, or else were idle for
+    /// longest, give way; when all is full, those of whoever has most.
+    fn make_room(&mut self, key: &Key) {
+        let one = (key.network, key.inside.ip());
+        if self.flow_counts.get(&one).is_some_and(|count| *count >= MOST_FLOWS_OF_ONE) {
+            self.evict_flows(one);
+        } else if self.sessions.len() >= MOST_FLOWS
+            && let Some(most) = self.flow_counts.iter().max_by_key(|(one, count)| (**count, **one)).map(|(one, _)| *one)
+        {
+            self.evict_flows(most);
+        }
+    }
+
+    /// Forgets an eighth of what an address may have.
+    #[expect(clippy::iter_over_hash_type, reason = "sorted afterwards")]
+    fn evict_flows(&mut self, one: (packet::NetworkId, IpAddr)) {
+        let mut own = Vec::new();
+        for (name, session) in &self.sessions {
+            if (name.0.network, name.0.inside.ip()) == one {
+                own.push((session.tx_bytes > 0, session.last, *name));
+            }
+        }
+        own.sort_unstable_by_key(|(answered, last, (key, _))| (*answered, *last, key.inside, key.outside));
+        for (_, _, name) in own.into_iter().take(MOST_FLOWS_OF_ONE / 8) {
+            self.sessions.remove(&name);
+        }
+        let sessions = &self.sessions;
+        self.names.retain(|_, key| sessions.contains_key(&(*key, Transport::Udp)));
+        self.count_flows();
     }
 
     #[expect(clippy::iter_over_hash_type, reason = "counting has no order")]
@@ -246,10 +273,7 @@ impl Proxy {
 
     fn new_session<S: Sockets>(&mut self, key: Key, mac: Mac, transport: Transport, now: Instant, sockets: &mut S) -> io::Result<Option<(SocketId, SocketAddr)>> {
         let Some(peer) = self.route(&key, transport) else { return Ok(None) };
-        if self.datagrams.is_full_for(&key) {
-            self.stats.full += 1;
-            return Ok(None);
-        }
+        self.datagrams.make_room(&key);
         let socket = self.datagrams.bind(&key, transport, now, sockets, &mut self.owners)?;
         self.remember(key, Session { mac, transport, peer, socket, last: now, rx_bytes: 0, tx_bytes: 0 }, now);
         Ok(Some((socket, peer)))
@@ -294,10 +318,7 @@ impl Proxy {
             if this.datagrams.sessions.get(&(direct, Transport::Udp)).is_some_and(|session| session.socket == listener) {
                 return Some((direct, Transport::Udp));
             }
-            if this.datagrams.is_full_for(&direct) {
-                this.stats.full += 1;
-                return None;
-            }
+            this.datagrams.make_room(&direct);
             let key = Key { outside: this.seen_from_inside(&publish, client)?, ..direct };
             this.remember(key, Session { mac: publish.mac, transport: Transport::Udp, peer: client, socket: listener, last: now, rx_bytes: 0, tx_bytes: 0 }, now);
             Some((key, Transport::Udp))
