@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("uplink::p14_the_gateway_answers", &[Need::Root, Need::Tun, Need::Tool("arping"), Need::Tool("traceroute")], gateway),
         test("uplink::p9_out_by_tcp_udp_and_ping", NEEDS, out),
         test("uplink::p3_p6_published_over_both_families_with_the_client_s_address", NEEDS, published),
+        test("uplink::p3_nginx_logs_the_client_on_both_uplinks", &[Need::Root, Need::Tun, Need::Tool("nginx"), Need::Tool("curl")], nginx),
         test("uplink::p4_p5_one_address_random_port_and_conflict", NEEDS, bindings),
         test("uplink::p7_udp_and_ranges", NEEDS, udp_and_ranges),
         test("uplink::p10_hairpin", NEEDS, hairpin),
@@ -137,6 +138,37 @@ fn published() {
     let rules = world.lab.weft("nat show").ok();
     assert!(rules.contains("dpt:8080 to:172.30.0.2:80") && rules.contains("MASQUERADE"), "{rules}");
     assert!(rules.lines().any(|line| line.starts_with('2') && line.contains("0.0.0.0")), "two connections were counted:\n{rules}");
+}
+
+/// nginx as its users run it; its own log says who came.
+fn nginx() {
+    let by_packets = {
+        let mut lab = Lab::without_daemon();
+        let lan = lab.ns("lan");
+        lan.sh(&format!("ip link add eth0 type veth peer name lan0 netns {0} && ip addr add 192.168.88.2/24 dev eth0 && ip addr add fd88::2/64 dev eth0 nodad && ip link set eth0 up && ip -n {0} link set lan0 up", lab.host.name)).ok();
+        lab.start_daemon_with("--uplink dev:lan0,addr=192.168.88.1/24,addr=fd88::1/64");
+        lab.weft("network create net --subnet 172.30.0.0/16 --ipv6").ok();
+        World { lab, lan, servers: Vec::new() }
+    };
+    for world in [world(), by_packets] {
+        let directory = world.lab.dir().join("nginx");
+        std::fs::create_dir_all(directory.join("html")).expect("a directory");
+        std::fs::write(directory.join("html/index.html"), "Welcome to nginx!\n").expect("a page");
+        let at = directory.display();
+        let config = format!(
+            "daemon off; pid {at}/pid; error_log {at}/error.log; user root; worker_processes 1; events {{ }}\n\
+             http {{ log_format who '$remote_addr $remote_port $request'; access_log {at}/access.log who; client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
+             server {{ listen 80; listen [::]:80; root {at}/html; }} }}\n"
+        );
+        std::fs::write(directory.join("nginx.conf"), config).expect("a file");
+        world.lab.weft_args(&["run", "-d", "--name", "web", "--net", "net", "-p", "8080:80", "--", "nginx", "-c", &format!("{at}/nginx.conf")]).ok();
+        eventually("nginx listens", || world.lab.weft("exec web ss -Hltn").stdout.contains("[::]:80 "));
+        for (url, client, port) in [("http://192.168.88.1:8080/", "192.168.88.2", 25_678), ("http://[fd88::1]:8080/", "fd88::2", 25_679)] {
+            assert_eq!(world.lan.run(&format!("curl -s -g -m 5 --local-port {port} {url}")).ok(), "Welcome to nginx!\n");
+            let line = format!("{client} {port} GET / HTTP/1.1");
+            eventually("the log has the client", || std::fs::read_to_string(directory.join("access.log")).unwrap_or_default().contains(&line));
+        }
+    }
 }
 
 fn bindings() {

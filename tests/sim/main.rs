@@ -4,4 +4,5 @@
 mod bridge;
 mod churn;
 mod gateway;
+mod router;
 mod scale;
