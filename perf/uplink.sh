@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The uplink beside kernel NAT and slirp4netns (MTU 1500), in one run: a sandbox, a host, a machine on the
-# host's LAN. Root; needs iperf3, nftables, slirp4netns, and target/release/{weft,l2}.
+# Both uplinks beside kernel NAT, slirp4netns and pasta (MTU 1500), in one run: a sandbox, a host, a machine on
+# the host's LAN. `packets` is weft's NAT by packet, `switch` weft with the LAN's device and the sandbox in one
+# network: what packet NAT is measured by. Root; needs iperf3, nftables, slirp4netns, passt, and
+# target/release/{weft,l2}.
 # Usage: perf/uplink.sh [ROUNDS]
 set -u
 cd "$(dirname "$0")/.."
@@ -46,6 +48,19 @@ for round in $(seq "${1:-3}"); do
     $w run -d --name c --net lab -p 5201:5201 -- sleep 1000 >/dev/null
     out_rows weft "$w exec c"; in_row weft "$w exec c"
     $w rm -f c >/dev/null; cleanup; mkdir -p "$state"
+    lan; ip -n $h addr flush dev lan0
+    nsenter --net=/run/netns/$h "$weft" --state-dir "$state" daemon --uplink dev:lan0,addr=192.168.88.1/24 >/dev/null 2>&1 & sleep 0.7
+    $w network create lab --subnet 172.30.0.0/16 >/dev/null
+    $w run -d --name c --net lab -p 5201:5201 -- sleep 1000 >/dev/null
+    out_rows packets "$w exec c"; in_row packets "$w exec c"
+    $w rm -f c >/dev/null; cleanup; mkdir -p "$state"
+    lan; ip -n $h addr flush dev lan0
+    nsenter --net=/run/netns/$h "$weft" --state-dir "$state" daemon >/dev/null 2>&1 & sleep 0.7
+    $w network create lab --subnet 192.168.88.0/24 --gateway 192.168.88.254 >/dev/null
+    $w attach lab --dev lan0 >/dev/null
+    $w run -d --name c --net lab:ip=192.168.88.1 -- sleep 1000 >/dev/null
+    out_rows switch "$w exec c"; in_row switch "$w exec c"
+    $w rm -f c >/dev/null; cleanup; mkdir -p "$state"
     lan
     ip link add v0 netns $h type veth peer name eth0 netns $c
     ip -n $h addr add 172.30.0.1/16 dev v0; ip -n $h link set v0 up
@@ -57,6 +72,9 @@ for round in $(seq "${1:-3}"); do
     ip -n $c link del eth0
     nsenter --net=/run/netns/$h timeout 90 slirp4netns --configure --mtu=1500 --netns-type=path /run/netns/$c tap0 >/dev/null 2>&1 & sleep 1.2
     out_rows slirp4netns "ip netns exec $c"
+    cleanup; mkdir -p "$state"; lan
+    nsenter --net=/run/netns/$h timeout 90 pasta -f --runas 0 --config-net -a 172.30.0.2 -n 16 -g 172.30.0.1 --mtu 1500 -t 5201 --netns /run/netns/$c >/dev/null 2>&1 & sleep 1.2
+    out_rows pasta "ip netns exec $c"; in_row pasta "ip netns exec $c"
     cleanup; mkdir -p "$state"
 done 2>/dev/null | tee "$out"
 python3 - "$out" <<'P'
@@ -65,9 +83,12 @@ rows = collections.defaultdict(lambda: collections.defaultdict(list))
 for line in open(sys.argv[1]):
     words = line.split()
     if len(words) == 3: rows[words[1]][words[0]].append(float(words[2]))
-print("\n| what | weft | kernel NAT | slirp4netns, MTU 1500 | to the kernel | to slirp4netns |\n|---|---|---|---|---|---|")
+PEERS = ["weft", "packets", "switch", "kernel", "slirp4netns", "pasta"]
+print("\n| what | " + " | ".join(PEERS) + " | weft/kernel | weft/slirp4netns | packets/switch | packets/kernel |\n|---" + "|---" * 10 + "|")
 for what, peers in rows.items():
     at = {peer: statistics.median(values) for peer, values in peers.items()}
-    ratio = lambda peer: f"{at['weft'] / at[peer]:.2f}" if at.get(peer) else "-"
-    print(f"| {what} | {at['weft']:g} | {at.get('kernel', '-')} | {at.get('slirp4netns', '-')} | {ratio('kernel')} | {ratio('slirp4netns')} |")
+    ratio = lambda one, other: f"{at[one] / at[other]:.2f}" if at.get(one) and at.get(other) else "-"
+    cells = [f"{at[peer]:g}" if peer in at else "-" for peer in PEERS]
+    cells += [ratio("weft", "kernel"), ratio("weft", "slirp4netns"), ratio("packets", "switch"), ratio("packets", "kernel")]
+    print(f"| {what} | " + " | ".join(cells) + " |")
 P
