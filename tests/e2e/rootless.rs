@@ -6,8 +6,10 @@ use std::{
 };
 
 use libtest_mimic::Trial;
+use crate::uplink::WHO;
 use weft_tests::{
-    lab::weft_binary,
+    lab::{Lab, weft_binary},
+    ns::Background,
     run::{Ran, eventually, run},
     runner::{Need, test},
 };
@@ -20,12 +22,15 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("rootless::up_check_without_tun", NEEDS, || up_check(false)),
         test("rootless::up_check_with_tun_0666", NEEDS, || up_check(true)),
         test("rootless::daemon_run_exec_and_restart", NEEDS, daemon_restart),
+        test("rootless::out_in_and_ping", &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("curl"), Need::Tool("python3")], ways),
     ]
 }
 
 struct User {
     home: std::path::PathBuf,
     tun: bool,
+    /// The namespace that plays the host; the real one when missing.
+    host: Option<String>,
 }
 
 impl User {
@@ -37,7 +42,7 @@ impl User {
         std::fs::copy(weft_binary(), home.join("weft")).expect("copy");
         std::fs::set_permissions(home.join("weft"), std::fs::Permissions::from_mode(0o755)).expect("mode");
         std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart.toml"), home.join("quickstart.toml")).expect("copy");
-        Self { home, tun }
+        Self { home, tun, host: None }
     }
 
     /// `weft` as that user. With `tun`, /dev/net/tun is a 0666 node in a mount namespace of the command's own.
@@ -47,6 +52,10 @@ impl User {
             let mut command = Command::new("unshare");
             command.args(["-m", "sh", "-c", "N=$0; U=$1; W=$2; shift 2; test -e $N || mknod $N c 10 200; chmod 0666 $N; mount --bind $N /dev/net/tun; exec setpriv --reuid $U --regid $U --clear-groups $W \"$@\""]);
             command.arg(node).arg(UID.to_string()).arg(self.home.join("weft"));
+            command
+        } else if let Some(host) = &self.host {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net={host}")).args(["setpriv", "--reuid", &UID.to_string(), "--regid", &UID.to_string(), "--clear-groups"]).arg(self.home.join("weft"));
             command
         } else {
             let mut command = Command::new(self.home.join("weft"));
@@ -101,4 +110,43 @@ fn daemon_restart() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM).ok();
     assert!(daemon.wait().expect("wait").success());
     assert!(!user.home.join("run/weft/keeper").exists(), "the keeper is dismissed");
+}
+
+/// The way out and the way in, for a user who may nothing, on a host with a LAN.
+fn ways() {
+    let lab = Lab::without_daemon();
+    let lan = lab.ns("lan");
+    lan.sh(&format!(
+        "ip link add eth0 type veth peer name lan0 netns {0} && ip addr add 192.168.88.2/24 dev eth0 && ip link set eth0 up && ip -n {0} addr add 192.168.88.1/24 dev lan0 && ip -n {0} link set lan0 up && ip -n {0} link set lo up",
+        lab.host.name
+    ))
+    .ok();
+    lab.host.sh("sysctl -qw net.ipv4.ping_group_range='1 0'").ok();
+    eventually("the LAN is up", || lab.host.sh("ip -6 addr show dev lan0 scope link").stdout.contains("fe80") && !lab.host.sh("ip -6 addr show dev lan0").stdout.contains("tentative"));
+    let before = lab.footprint();
+    let mut user = User::new("ways", false);
+    user.host = Some(lab.host.path());
+    let log = std::fs::File::create(user.home.join("log")).expect("log");
+    let mut daemon = user.weft(&["daemon"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("daemon");
+    eventually("the daemon answers", || user.run(&["network", "ls"]).code == Some(0));
+    user.run(&["network", "create", "lab", "--subnet", "10.9.0.0/24"]).ok();
+    user.run(&["run", "-d", "--name", "web", "--net", "lab", "-p", "8080:80", "--", "python3", "-c", WHO, "80"]).ok();
+    eventually("the sandbox's server listens", || user.run(&["exec", "web", "ss", "-Hltn"]).stdout.contains(":80 "));
+    assert_eq!(lan.run("curl -s -m 5 --local-port 23456 http://192.168.88.1:8080/").ok(), "192.168.88.2|23456", "the client's own address and port");
+    let server = Background(lan.command("python3").args(["-c", WHO, "81"]).spawn().expect("python3"));
+    eventually("the LAN's server listens", || lan.sh("ss -Hltn").stdout.contains(":81 "));
+    assert!(user.run(&["exec", "web", "curl", "-s", "-m", "5", "http://192.168.88.2:81/"]).ok().starts_with("192.168.88.1|"));
+    let refused = user.run(&["publish", "add", "web", "88:80"]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("ip_unprivileged_port_start"), "{}", refused.stderr);
+    let ping = ["exec", "web", "ping", "-c", "1", "-W", "2", "192.168.88.2"];
+    let told = user.run(&ping);
+    assert!(told.code != Some(0) && told.stdout.contains("filtered") || told.stdout.contains("prohibited"), "neither ping nor raw sockets: {}", told.stdout);
+    lab.host.sh(&format!("sysctl -qw net.ipv4.ping_group_range='{UID} {UID}'")).ok();
+    user.run(&ping).ok();
+    user.run(&["rm", "-f", "web"]).ok();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM).ok();
+    assert!(daemon.wait().expect("wait").success());
+    drop(server);
+    lab.host.sh("sysctl -qw net.ipv4.ping_group_range='1 0'").ok();
+    assert_eq!(before, lab.footprint(), "the host is as it was");
 }
