@@ -24,6 +24,7 @@ mod rule;
 mod tcp_state;
 mod translate;
 mod tuple;
+mod watch;
 
 pub use behaviour::{Behaviour, Dependence, NoSuchPreset, PRESETS};
 pub use conntrack::ConnectionView;
@@ -34,3 +35,4 @@ pub use npt::Prefixes;
 pub use rule::{Forward, ForwardError, ForwardId, ForwardView, Inside, Translation};
 pub use translate::{Nat, NatConfig, Refused, Rehearsed, Translated, Unwanted};
 pub use tuple::{Direction, End};
+pub use watch::FlowEvent;

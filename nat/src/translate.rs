@@ -30,6 +30,7 @@ use crate::{
     rule::{Forward, ForwardError, ForwardId, ForwardView, Forwards, Inside, Translation},
     tcp_state::TcpState,
     tuple::{Direction, End, Kind, Tuple, read},
+    watch::{FlowEvent, Watch},
 };
 
 /// Bounds and seed.
@@ -118,6 +119,7 @@ pub struct Nat {
     journal: Option<Vec<(u32, Connection)>>,
     gone: Vec<u32>,
     drops: NatDrops,
+    watch: Watch,
 }
 
 /// What became of a packet in one direction.
@@ -146,6 +148,7 @@ impl Nat {
             journal: None,
             gone: Vec::new(),
             drops: NatDrops::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -215,6 +218,7 @@ impl Nat {
 
     fn end(&mut self, at: u32, now: Instant) {
         let Some(connection) = self.conntrack.remove(at) else { return };
+        self.watch.tell(|| event_of(&connection, false));
         let host = (connection.network, connection.inside.ip);
         if let Some(count) = self.counts.get_mut(&host) {
             *count -= 1;
@@ -248,6 +252,27 @@ impl Nat {
                 self.translated_to.extend(pool);
             }
         }
+    }
+
+    /// Tells of connections as they come and go, or no longer.
+    pub fn watch(&mut self, on: bool) {
+        self.watch.set(on);
+    }
+
+    /// What was to tell since; answers how many events there was no room for.
+    pub fn take_events(&mut self, each: impl FnMut(FlowEvent)) -> u64 {
+        self.watch.take(each)
+    }
+
+    /// The connection of a packet, whichever way it goes and on whichever side it was seen.
+    #[must_use]
+    pub fn connection_of(&self, protocol: u8, source: End, destination: End, now: Instant) -> Option<ConnectionView> {
+        let networks = self.networks.iter().flatten().map(|(id, _)| *id);
+        let outside = [(source, destination), (destination, source)].into_iter().find_map(|(external, outside)| self.conntrack.by_outside(protocol, external, outside));
+        let at = outside.or_else(|| {
+            networks.flat_map(|network| [(network, source, destination), (network, destination, source)]).find_map(|(network, inside, outside)| self.conntrack.by_inside(network, protocol, inside, outside))
+        })?;
+        self.conntrack.get(at).map(|connection| ConnectionView::of(connection, now))
     }
 
     /// Whether the last packet made a connection.
@@ -630,6 +655,7 @@ impl Nat {
     pub fn rehearse(&mut self, network: Option<NetworkId>, frame: Frame, now: Instant, out: &mut Vec<Translated>) -> Result<Rehearsed, Refused> {
         let (drops, forwards, unsolicited) = (self.drops, self.forwards.clone(), self.unsolicited.len());
         self.journal = Some(Vec::new());
+        let watch = std::mem::take(&mut self.watch);
         let result = match network {
             Some(network) => self.outbound(network, frame, now, out),
             None => self.inbound(frame, now, out),
@@ -641,7 +667,7 @@ impl Nat {
                 *connection = before;
             }
         }
-        (self.drops, self.forwards) = (drops, forwards);
+        (self.drops, self.forwards, self.watch) = (drops, forwards, watch);
         self.unsolicited.truncate(unsolicited);
         result.map(|()| made)
     }
@@ -692,7 +718,7 @@ impl Nat {
         *self.counts.entry((network, inside.ip)).or_default() += 1;
         self.next_sweep = self.next_sweep.or(Some(now + SWEEP_INTERVAL));
         let (address_delta, port_delta) = deltas(inside, external);
-        self.conntrack.insert(Connection {
+        let connection = Connection {
             hairpin: self.translated_to.contains(&outside.ip),
             address_delta,
             port_delta,
@@ -709,7 +735,9 @@ impl Nat {
             expires: now,
             packets: [0; 2],
             bytes: [0; 2],
-        })
+        };
+        self.watch.tell(|| event_of(&connection, true));
+        self.conntrack.insert(connection)
     }
 
     /// RFC 5382 REQ-4: the sender of a SYN that nobody asked for hears of it after six seconds, unless
@@ -794,6 +822,11 @@ impl Nat {
     pub const fn drops(&self) -> &NatDrops {
         &self.drops
     }
+}
+
+fn event_of(connection: &Connection, began: bool) -> FlowEvent {
+    let Connection { network, protocol, inside, outside, external, .. } = *connection;
+    FlowEvent { began, network, protocol, inside, outside, external: Some(external) }
 }
 
 /// What was done to a packet.

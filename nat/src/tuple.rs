@@ -40,6 +40,12 @@ impl End {
     }
 }
 
+impl From<std::net::SocketAddr> for End {
+    fn from(at: std::net::SocketAddr) -> Self {
+        Self::new(at.ip(), at.port())
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         std::net::SocketAddr::new(self.ip, self.port).fmt(f)

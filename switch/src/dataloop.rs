@@ -75,6 +75,8 @@ pub(crate) struct LoopConfig {
 pub(crate) enum LoopEvent {
     /// From the switch.
     Switch(Event),
+    /// A flow began or ended, while somebody watches.
+    Flow(nat::FlowEvent),
     /// The device behind a port is gone; the port is down until it is removed or gets another device.
     DeviceGone(PortId),
 }
@@ -321,6 +323,8 @@ impl Loop {
                 self.switch.handle_timeout(now, &mut self.outbox);
             }
             self.uplink.turn(&mut self.switch, &mut self.outbox, now);
+            let control = &self.control;
+            self.uplink.take_events(|event| drop(control.try_send(LoopEvent::Flow(event))));
             self.drain();
             self.flush();
             self.report();
@@ -784,6 +788,7 @@ impl Loop {
     // ---- telling ----
 
     fn write_captures(&mut self) {
+        let now = self.now();
         let mut ended = Vec::new();
         for record in self.outbox.captures.drain(..) {
             let Some(writer) = self.captures.iter_mut().find(|writer| writer.id() == record.capture) else { continue };
@@ -791,11 +796,11 @@ impl Loop {
                 let name = self.names.get(record.port.index()).map_or("?", String::as_str);
                 writer.add_interface(record.port, name);
             }
-            if !writer.write(&record) && !ended.contains(&record.capture) {
+            let comment = self.uplink.comment(&record.frame, now);
+            if !writer.write(&record, comment) && !ended.contains(&record.capture) {
                 ended.push(record.capture);
             }
         }
-        let now = self.now();
         for capture in ended {
             self.captures.retain(|writer| writer.id() != capture);
             drop(self.switch.apply(Command::StopCapture(capture), now, &mut self.outbox));

@@ -10,7 +10,7 @@ use std::{
 use dataplane::{Link, Outbox, PacketUplink, Router, RouterStats, Switch};
 use mio::{Registry, event::Event};
 use nat::{
-    ConnectionView, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops,
+    ConnectionView, FlowEvent, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops,
     proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, SocketId, Transport},
 };
 use packet::{Frame, Instant, NetworkId, Pool};
@@ -38,6 +38,8 @@ pub(crate) enum UplinkCommand {
     Publish(Publish, OwnedFd),
     /// Stop.
     Unpublish(SocketId),
+    /// Tell of flows as they come and go, or no longer.
+    WatchFlows(bool),
     /// Flows, published ports, counters.
     Show,
 }
@@ -129,6 +131,27 @@ impl Uplink {
         }
     }
 
+    /// What became of flows since, while somebody watches.
+    pub(crate) fn take_events(&mut self, mut each: impl FnMut(FlowEvent)) {
+        self.router.take_events(&mut each);
+        self.proxy.take_events(each);
+    }
+
+    /// What a frame in a capture has to do with translation.
+    pub(crate) fn comment(&self, frame: &Frame, now: Instant) -> Option<String> {
+        let (transport, source, destination) = ends_of(frame)?;
+        let number = match (transport, source.is_ipv4()) {
+            (Transport::Tcp, _) => 6,
+            (Transport::Udp, _) => 17,
+            (Transport::Echo, true) => 1,
+            (Transport::Echo, false) => 58,
+        };
+        if let Some(connection) = self.router.nat().connection_of(number, source.into(), destination.into(), now) {
+            return Some(format!("nat: {} is {} to {}", connection.inside, connection.external, connection.outside));
+        }
+        self.proxy.flow_of(transport, source, destination).map(|(inside, outside)| format!("nat: {inside} to {outside} by a socket of the host"))
+    }
+
     pub(crate) fn apply(&mut self, command: UplinkCommand, now: Instant) -> UplinkReply {
         match command {
             UplinkCommand::SetPacketUplink(uplink) => self.router.set_uplink(uplink),
@@ -157,6 +180,10 @@ impl Uplink {
                 return UplinkReply::Listener(added);
             }
             UplinkCommand::Unpublish(listener) => self.proxy.unpublish(listener, &mut self.sockets),
+            UplinkCommand::WatchFlows(on) => {
+                self.router.watch(on);
+                self.proxy.watch(on);
+            }
             UplinkCommand::Show => {
                 return UplinkReply::State(Box::new(UplinkState {
                     flows: self.proxy.flows(),

@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("nat::a_tap_to_the_host", NEEDS, tap),
         test("nat::c10_routes_between_networks", &[Need::Root, Need::Tun], routes),
         test("nat::p12_x1_trace_tells_the_way", NEEDS, trace),
+        test("nat::flow_events_and_comments_in_captures", NEEDS, seen),
         test("nat::bad_uplinks_are_named", &[Need::Root, Need::Tun], bad),
     ]
 }
@@ -492,4 +493,38 @@ fn trace() {
     }
     let text = plain.weft_args(&["trace", "web", "tcp 172.30.0.2:4000 > 1.1.1.1:80"]).ok();
     assert!(text.contains("the host connects to 1.1.1.1:80"), "{text}");
+}
+
+/// Flows come and go as events for whoever watches; a capture says what a packet is called outside.
+fn seen() {
+    for with_packets in [true, false] {
+        let mut world = if with_packets { world() } else { cable() };
+        if !with_packets {
+            world.lab.host.sh("ip addr add 192.0.2.9/24 dev eth1").ok();
+            world.lab.start_daemon();
+            world.lab.weft("network create net --subnet 172.30.0.0/16").ok();
+        }
+        world.serve(WHO, 80);
+        world.idle("c", "net");
+        let events = world.lab.dir().join("events");
+        let watcher = Background(world.lab.weft_command().args(["events", "--flows"]).stdout(std::fs::File::create(&events).expect("a file")).spawn().expect("weft events"));
+        let capture = world.lab.dir().join("capture");
+        let capturing = world.lab.weft_command().args(["capture", "c", "-c", "6"]).stdout(std::fs::File::create(&capture).expect("a file")).spawn().expect("weft capture");
+        let capturing = Background(capturing);
+        let text = || std::fs::read_to_string(&events).unwrap_or_default();
+        let shown = || std::fs::read_to_string(&capture).unwrap_or_default();
+        let comment = if with_packets { "nat: 172.30.0.2" } else { "by a socket of the host" };
+        eventually("events and comments come", || {
+            drop(world.inside("c", "curl -s -m 5 http://192.0.2.1/"));
+            text().contains("flow new") && shown().contains(comment)
+        });
+        let line = text().lines().find(|line| line.contains("flow new")).expect("an event").to_owned();
+        for part in ["172.30.0.2", "192.0.2.1:80", "protocol=tcp", "network=net", if with_packets { "external=192.0.2.9" } else { "external=null" }] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert!(!with_packets || shown().contains("192.0.2.9"), "{}", shown());
+        world.lab.weft("rm -f c").ok();
+        eventually("the flows end", || text().contains("flow end"));
+        drop((watcher, capturing));
+    }
 }

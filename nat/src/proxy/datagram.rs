@@ -13,6 +13,8 @@ use std::{
 
 use packet::{Duration, Instant, Mac, checksum::protocol};
 
+use crate::watch::Watch;
+
 use super::{
     Key, Output, Owner, Proxy, Publish, Transport, release,
     sockets::{NetworkError, Ready, SocketId, Sockets},
@@ -163,11 +165,17 @@ impl Datagrams {
     }
 
     /// Forgets what was idle for its lifetime.
-    pub(super) fn expire<S: Sockets>(&mut self, now: Instant, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>) {
+    pub(super) fn expire<S: Sockets>(&mut self, now: Instant, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>, watch: &mut Watch) {
         if self.next.is_none_or(|next| next > now) {
             return;
         }
-        self.sessions.retain(|_, session| session.last + session.lifetime() > now);
+        self.sessions.retain(|(key, transport), session| {
+            let lives = session.last + session.lifetime() > now;
+            if !lives {
+                watch.tell(|| key.event(number_of(*transport, key), false));
+            }
+            lives
+        });
         let sessions = &self.sessions;
         self.names.retain(|_, key| sessions.contains_key(&(*key, Transport::Udp)));
         self.counts.retain(|_, count| *count > 0);
@@ -283,6 +291,7 @@ impl Proxy {
         if session.peer != key.outside {
             self.datagrams.names.insert((session.socket, session.peer), key);
         }
+        self.watch.tell(|| key.event(number_of(session.transport, &key), true));
         self.datagrams.sessions.insert((key, session.transport), session);
         *self.datagrams.flow_counts.entry((key.network, key.inside.ip())).or_default() += 1;
         self.datagrams.next.get_or_insert(now + SWEEP);

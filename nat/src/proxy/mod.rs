@@ -26,6 +26,7 @@ use packet::{Checksum, Duration, Frame, Instant, Mac, NetworkId, Parsed, Pool, c
 pub use sockets::{NetworkError, Ready, SocketId, Sockets};
 pub use view::{FlowView, PublishView, Transport};
 
+use crate::watch::{FlowEvent, Watch};
 use datagram::{Binding, Datagrams};
 use reassemble::Reassembler;
 use tcp::{Context, Segment, State, Tcp, Verdict};
@@ -95,6 +96,12 @@ enum Refusal {
     Martian,
 }
 
+impl Key {
+    fn event(&self, protocol: u8, began: bool) -> FlowEvent {
+        FlowEvent { began, network: self.network, protocol, inside: self.inside.into(), outside: self.outside.into(), external: None }
+    }
+}
+
 #[derive(Debug)]
 struct Flow {
     key: Key,
@@ -158,6 +165,7 @@ pub struct Proxy {
     next: Option<Instant>,
     /// Frames of the flow in hand, kept so that nothing is allocated.
     scratch: Vec<Frame>,
+    watch: Watch,
     /// What was not carried.
     pub stats: ProxyStats,
 }
@@ -182,6 +190,7 @@ impl Proxy {
             isn_key: RandomState::new(),
             next: None,
             scratch: Vec::new(),
+            watch: Watch::default(),
             stats: ProxyStats::default(),
         }
     }
@@ -224,6 +233,16 @@ impl Proxy {
         self.publishes.remove(&listener);
         self.datagrams.forget_listener(listener);
         sockets.close(listener, false);
+    }
+
+    /// Tells of flows as they come and go, or no longer.
+    pub fn watch(&mut self, on: bool) {
+        self.watch.set(on);
+    }
+
+    /// What was to tell since; answers how many events there was no room for.
+    pub fn take_events(&mut self, each: impl FnMut(FlowEvent)) -> u64 {
+        self.watch.take(each)
     }
 
     // ---- from sandboxes ----
@@ -481,6 +500,7 @@ impl Proxy {
 
     fn insert(&mut self, flow: Flow) -> usize {
         let key = flow.key;
+        self.watch.tell(|| key.event(protocol::TCP, true));
         let at = self.free.pop().unwrap_or_else(|| {
             self.flows.push(None);
             self.flows.len() - 1
@@ -494,6 +514,7 @@ impl Proxy {
     fn remove<S: Sockets>(&mut self, at: usize, reset: bool, sockets: &mut S) {
         let Some(flow) = self.flows[at].take() else { return };
         self.index.remove(&flow.key);
+        self.watch.tell(|| flow.key.event(protocol::TCP, false));
         let inside = (flow.key.network, flow.key.inside.ip());
         if let Some(count) = self.counts.get_mut(&inside) {
             *count -= 1;
@@ -570,7 +591,7 @@ impl Proxy {
 
     /// Deadlines up to `now` are due.
     pub fn handle_timeout<S: Sockets>(&mut self, now: Instant, sockets: &mut S, out: &mut Output) {
-        self.datagrams.expire(now, sockets, &mut self.owners);
+        self.datagrams.expire(now, sockets, &mut self.owners, &mut self.watch);
         if self.next.is_none_or(|next| next > now) {
             return;
         }

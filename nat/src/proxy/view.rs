@@ -103,4 +103,12 @@ impl Proxy {
         };
         self.publishes.values().map(|(publish, _)| *publish).find(takes)
     }
+
+    /// Whether a packet, whichever way it goes, is of a flow: its inside and outside ends.
+    #[must_use]
+    pub fn flow_of(&self, transport: Transport, source: SocketAddr, destination: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+        let is_known = |key: &Key| if transport == Transport::Tcp { self.index.contains_key(key) } else { self.datagrams.sessions.contains_key(&(*key, transport)) };
+        let ways = [(source, destination), (destination, source)];
+        ways.into_iter().find(|&(inside, outside)| self.networks.keys().any(|&network| is_known(&Key { network, inside, outside })))
+    }
 }

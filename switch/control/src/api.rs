@@ -273,6 +273,17 @@ pub struct FlowInfo {
     pub rx_bytes: u64,
 }
 
+/// Name of an IP protocol, or its number.
+#[must_use]
+pub fn protocol_name(number: u8) -> String {
+    match number {
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        1 | 58 => "icmp".into(),
+        other => other.to_string(),
+    }
+}
+
 /// `POST /v1/trace`; answers with the steps, a string each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

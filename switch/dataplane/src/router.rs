@@ -187,6 +187,16 @@ impl Router {
         self.nat.remove_forward(id);
     }
 
+    /// Tells of connections as they come and go, or no longer.
+    pub fn watch(&mut self, on: bool) {
+        self.nat.watch(on);
+    }
+
+    /// What was to tell since; answers how many events there was no room for.
+    pub fn take_events(&mut self, each: impl FnMut(nat::FlowEvent)) -> u64 {
+        self.nat.take_events(each)
+    }
+
     /// Translation, to look at.
     #[must_use]
     pub const fn nat(&self) -> &Nat {

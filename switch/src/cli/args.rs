@@ -122,6 +122,9 @@ pub(super) enum Noun {
     },
     /// What happens, line by line
     Events {
+        /// Also flows as they come and go, as `conntrack -E`
+        #[arg(long)]
+        flows: bool,
         #[arg(long)]
         json: bool,
     },

@@ -100,7 +100,7 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Fdb { action } => port::fdb(&action, place),
         Noun::Bridge { action } | Noun::Brctl { action } => port::bridge(action, place),
         Noun::Stats { words, json } => port::stats(&words, json, place),
-        Noun::Events { json } => watch::events(json, place),
+        Noun::Events { flows, json } => watch::events(flows, json, place),
         Noun::Capture(arguments) => watch::capture(&arguments, place),
         Noun::Ip(arguments) => ip::run(&arguments, place),
         Noun::Doctor { json } => Ok(u8::from(!crate::doctor::run(&place.client, json))),

@@ -5,9 +5,9 @@ use std::{fs::File, io::Write, path::Path};
 use super::{End, Place, args::CaptureArguments, print, unavailable};
 use crate::client::escape;
 
-pub(super) fn events(as_json: bool, place: &Place) -> End {
+pub(super) fn events(flows: bool, as_json: bool, place: &Place) -> End {
     let mut lines = Lines { rest: Vec::new(), as_json };
-    place.client.stream("/v1/events", &mut lines, |_| false)?;
+    place.client.stream(if flows { "/v1/events?flows=true" } else { "/v1/events" }, &mut lines, |_| false)?;
     Ok(0)
 }
 

@@ -377,12 +377,21 @@ async fn stats(State(runtime): State<Runtime>) -> Answer<api::Stats> {
     change(runtime, |inner| inner.stats()).await
 }
 
-async fn events(State(runtime): State<Runtime>) -> Response {
+#[derive(Deserialize)]
+struct EventsQuery {
+    #[serde(default)]
+    flows: bool,
+}
+
+async fn events(State(runtime): State<Runtime>, Query(query): Query<EventsQuery>) -> Response {
     let mut events = runtime.events.subscribe();
     let (sender, receiver) = mpsc::channel(64);
+    let watching = query.flows.then(|| runtime.watch_flows());
     task::spawn(async move {
+        let _watching = watching;
         loop {
             let line = match events.recv().await {
+                Ok(event) if !query.flows && event["type"].as_str().is_some_and(|kind| kind.starts_with("flow ")) => continue,
                 Ok(event) => format!("{event}\n"),
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(count)) => format!("{}\n", json!({ "type": "lost", "count": count })),
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => break,

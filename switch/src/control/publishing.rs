@@ -17,7 +17,7 @@ use serde_json::json;
 use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use weft_control::{
     Code, ControlError, Endpoint, L2, NatPreset, Network, Protocol, Published, Result, Sandbox,
-    api::{FlowInfo, PublishInfo, RoutePair},
+    api::{FlowInfo, PublishInfo, RoutePair, protocol_name},
     publish::{self, PublishRequest},
 };
 
@@ -354,7 +354,7 @@ impl Inner {
         Ok(infos)
     }
 
-    fn network_name(&self, id: NetworkId) -> String {
+    pub(crate) fn network_name(&self, id: NetworkId) -> String {
         let network = self.bridges.iter().find(|(_, bridge)| **bridge == id).and_then(|(network, _)| self.model.networks.get(network));
         network.map_or_else(String::new, |network| network.name.clone())
     }
@@ -378,12 +378,7 @@ impl Inner {
         });
         let translated = state.connections.into_iter().map(|connection| FlowInfo {
             network: self.network_name(connection.network),
-            protocol: match connection.protocol {
-                6 => "tcp".into(),
-                17 => "udp".into(),
-                1 | 58 => "icmp".into(),
-                other => format!("{other}"),
-            },
+            protocol: protocol_name(connection.protocol),
             inside: connection.inside.to_string(),
             outside: connection.outside.to_string(),
             external: Some(connection.external.to_string()),

@@ -59,6 +59,7 @@ pub(crate) struct Inner {
     /// The uplink of packets, if packets have one.
     pub(super) packet_uplink: Option<PacketSpec>,
     pub(super) uplink_port: Option<UplinkPort>,
+    flow_watchers: usize,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
     pub(crate) events: broadcast::Sender<Value>,
@@ -94,6 +95,7 @@ impl Runtime {
             switch_side: None,
             packet_uplink: None,
             uplink_port: None,
+            flow_watchers: 0,
             live: BTreeMap::new(),
             events: events.clone(),
         };
@@ -129,11 +131,33 @@ impl Runtime {
         }
     }
 
+    /// Events of flows come for as long as somebody holds one of these.
+    pub(crate) fn watch_flows(&self) -> FlowWatch {
+        let mut inner = self.lock();
+        inner.flow_watchers += 1;
+        drop(inner.dataplane.uplink(UplinkCommand::WatchFlows(true)));
+        drop(inner);
+        FlowWatch(self.clone())
+    }
+
     /// The caller started a process in a sandbox.
     pub(crate) fn process_started(&self, reference: &str, pid: i32) -> Result<Sandbox> {
         let (sandbox, process) = self.lock().note_process(reference, pid)?;
         drop(self.watch.send((sandbox.id.clone(), process)));
         Ok(sandbox)
+    }
+}
+
+/// See [`Runtime::watch_flows`].
+pub(crate) struct FlowWatch(Runtime);
+
+impl Drop for FlowWatch {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.flow_watchers -= 1;
+        if inner.flow_watchers == 0 {
+            drop(inner.dataplane.uplink(UplinkCommand::WatchFlows(false)));
+        }
     }
 }
 

@@ -100,12 +100,24 @@ async fn follow_loop(mut events: mpsc::Receiver<LoopEvent>, runtime: Runtime) {
     while let Some(event) = events.recv().await {
         match event {
             LoopEvent::Switch(event) => drop(runtime.events.send(json!({ "type": "switch", "event": format!("{event:?}") }))),
+            LoopEvent::Flow(event) => drop(runtime.events.send(flow_event(&runtime, &event))),
             LoopEvent::DeviceGone(port) => {
                 let runtime = runtime.clone();
                 drop(task::spawn_blocking(move || runtime.lock().device_gone(port)).await);
             }
         }
     }
+}
+
+fn flow_event(runtime: &Runtime, event: &nat::FlowEvent) -> serde_json::Value {
+    json!({
+        "type": if event.began { "flow new" } else { "flow end" },
+        "network": runtime.lock().network_name(event.network),
+        "protocol": weft_control::api::protocol_name(event.protocol),
+        "inside": event.inside.to_string(),
+        "outside": event.outside.to_string(),
+        "external": event.external.map(|end| end.to_string()),
+    })
 }
 
 async fn follow_processes(mut watched: mpsc::UnboundedReceiver<(String, Process)>, runtime: Runtime) {

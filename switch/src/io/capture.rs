@@ -50,15 +50,14 @@ impl CaptureWriter {
         }
     }
 
-    /// Writes one frame. False when nobody reads any more.
-    pub(crate) fn write(&mut self, record: &CaptureRecord) -> bool {
+    /// Writes one frame, with what is known of it. False when nobody reads any more.
+    pub(crate) fn write(&mut self, record: &CaptureRecord, known: Option<String>) -> bool {
         let Some(interface) = self.interfaces.iter().position(|&port| port == record.port) else { return true };
         let inbound = record.direction == Direction::Ingress;
-        let mut comment = record.dropped.map(|reason| format!("dropped: {}", reason.name()));
-        if self.lost > 0 {
-            let lost = format!("{} frames before this one were not captured: the reader is slow", self.lost);
-            comment = Some(comment.map_or_else(|| lost.clone(), |comment| format!("{comment}; {lost}")));
-        }
+        let dropped = record.dropped.map(|reason| format!("dropped: {}", reason.name()));
+        let lost = (self.lost > 0).then(|| format!("{} frames before this one were not captured: the reader is slow", self.lost));
+        let comments: Vec<String> = [dropped, known, lost].into_iter().flatten().collect();
+        let comment = (!comments.is_empty()).then(|| comments.join("; "));
         let mut block = Vec::with_capacity(record.frame.len() + 96);
         let interface = u32::try_from(interface).unwrap_or(u32::MAX);
         let at = self.epoch_ns.saturating_add(record.at.as_nanos());
