@@ -15,7 +15,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("bridge::n9_two_namespaces_through_the_switch", NEEDS, n9_through_the_switch),
         test("bridge::n9_direct_veth_still_works", NEEDS, n9_direct_veth),
         test("bridge::n10_odd_interface_names", NEEDS, n10_odd_names),
-        test("bridge::n11_the_host_is_a_member", NEEDS, n11_host_port),
+        test("bridge::n11_p1_the_host_is_a_member", NEEDS, n11_host_port),
         test("bridge::n12_live_rehoming", NEEDS, n12_rehoming),
         test("bridge::n13_port_dies_with_its_namespace", NEEDS, n13_lifecycle),
         test("bridge::n14_views", NEEDS, n14_views),
@@ -89,6 +89,11 @@ fn n11_host_port() {
     lab.weft("attach net --host-port --ifname weft0 --ip 192.168.0.100").ok();
     assert!(lab.host.pings("192.168.0.3"));
     assert!(one.pings("192.168.0.100"));
+    // P1: the host reaches a sandbox by its address.
+    let page = weft_tests::ns::Background(one.command("python3").args(["-c", crate::uplink::WHO, "80"]).spawn().expect("python3"));
+    weft_tests::run::eventually("the server listens", || one.sh("ss -Hltn").stdout.contains(":80 "));
+    assert!(lab.host.run("curl -s -m 5 http://192.168.0.3/").ok().starts_with("192.168.0.100|"));
+    drop(page);
 }
 
 fn n12_rehoming() {

@@ -322,7 +322,7 @@ fn nothing_inside() {
 
 fn bulk() {
     let mut world = world();
-    const SIZE_MIB: u64 = 256;
+    const SIZE_MIB: u64 = 1024;
     let (sent, there) = (world.lab.dir().join("sent"), world.lab.dir().join("there"));
     world.lab.host.sh(&format!("openssl rand -out {} {}", sent.display(), SIZE_MIB << 20)).ok();
     let server = |ns: &mut std::process::Command| ns.args(["-m", "http.server", "8000", "--directory"]).arg(world.lab.dir()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("python3");
@@ -333,7 +333,7 @@ fn bulk() {
     world.lab.weft_args(&["run", "-d", "--name", "web", "--net", "net", "-p", "8080:8000", "--", "python3", "-m", "http.server", "8000", "--bind", "::", "--directory", &directory]).ok();
     eventually("the sandbox's server listens", || world.inside("web", "ss -Hltn").stdout.contains(":8000 "));
     world.idle("c", "net");
-    let fetch = format!("curl -s -m 60 -o {} ", there.display());
+    let fetch = format!("curl -s -m 120 -o {} ", there.display());
     let same = || world.lab.host.sh(&format!("cmp {} {}", sent.display(), there.display())).ok();
     world.inside("c", &format!("{fetch} http://192.0.2.1:8000/sent")).ok();
     same();

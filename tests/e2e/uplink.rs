@@ -245,7 +245,7 @@ fn bulk() {
     const FILES: &str = "import http.server,sys,hashlib\nclass H(http.server.SimpleHTTPRequestHandler):\n def do_PUT(s):\n  n=int(s.headers['Content-Length']); h=hashlib.sha256()\n  while n:\n   d=s.rfile.read(min(n,1<<20)); n-=len(d); h.update(d)\n  b=h.hexdigest().encode(); s.send_response(200); s.send_header('Content-Length',str(len(b))); s.end_headers(); s.wfile.write(b)\nhttp.server.ThreadingHTTPServer(('0.0.0.0',int(sys.argv[1])),lambda *a: H(*a,directory=sys.argv[2] if len(sys.argv)>2 else '.')).serve_forever()\n";
     let world = world();
     let dir = world.lab.dir().to_string_lossy().into_owned();
-    let made = world.lab.host.sh(&format!("openssl rand 268435456 > {dir}/big && sha256sum {dir}/big")).ok();
+    let made = world.lab.host.sh(&format!("openssl rand 1073741824 > {dir}/big && sha256sum {dir}/big")).ok();
     let sum = made.split(' ').next().expect("a sum").to_owned();
     world.lab.weft_args(&["run", "-d", "--name", "web", "--net", "net", "-p", "8080:80", "--", "python3", "-c", FILES, "80", &dir]).ok();
     let lan = world.lan.command("python3").args(["-c", FILES, "80", &dir]).stderr(std::process::Stdio::null()).spawn().expect("python3");
@@ -253,11 +253,11 @@ fn bulk() {
     world.client(&[]);
     eventually("both serve", || world.in_c("curl -s -m 2 -o /dev/null http://192.168.88.2/").code == Some(0) && world.lan.run("curl -s -m 2 -o /dev/null http://192.168.88.1:8080/").code == Some(0));
     let fetched = |text: String| text.split(' ').next().unwrap_or_default().to_owned();
-    assert_eq!(fetched(world.in_c("curl -s -m 60 http://192.168.88.2/big | sha256sum").ok()), sum, "fetched from outside");
+    assert_eq!(fetched(world.in_c("curl -s -m 120 http://192.168.88.2/big | sha256sum").ok()), sum, "fetched from outside");
     assert_eq!(world.in_c(&format!("curl -s -m 60 -T {dir}/big http://192.168.88.2/x")).ok(), sum, "sent outside");
-    assert_eq!(fetched(world.lan.sh("curl -s -m 60 http://192.168.88.1:8080/big | sha256sum").ok()), sum, "fetched from the sandbox");
+    assert_eq!(fetched(world.lan.sh("curl -s -m 120 http://192.168.88.1:8080/big | sha256sum").ok()), sum, "fetched from the sandbox");
     assert_eq!(world.lan.sh(&format!("curl -s -m 60 -T {dir}/big http://192.168.88.1:8080/x")).ok(), sum, "sent to the sandbox");
-    assert_eq!(fetched(world.in_c("curl -s -m 60 http://192.168.88.1:8080/big | sha256sum").ok()), sum, "hairpin");
+    assert_eq!(fetched(world.in_c("curl -s -m 120 http://192.168.88.1:8080/big | sha256sum").ok()), sum, "hairpin");
 }
 
 fn live() {
