@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
 };
 
-use weft_nat::proxy::{Network, NetworkError, Output, Proxy, Ready, SocketId, Sockets};
+use weft_nat::proxy::{Network, NetworkError, Output, Proxy, Ready, Resolvers, SocketId, Sockets};
 use packet::{Duration, Frame, Gso, Instant, Mac, NetworkId, Pool, PoolConfig, checksum, segment};
 use smoltcp::{
     iface::{Config, Interface, SocketSet},
@@ -179,7 +179,7 @@ impl World {
     fn new(seed: u64, loss_percent: u64, buffer: usize) -> Self {
         let pool = Pool::new(PoolConfig::default());
         let mut proxy = Proxy::new(pool.clone());
-        let network = Network { gateway_mac: GATEWAY, gateways: vec!["10.0.0.1/24".parse().unwrap()], mtu: 1500, resolver: None, masquerade: true };
+        let network = Network { gateway_mac: GATEWAY, gateways: vec!["10.0.0.1/24".parse().unwrap()], mtu: 1500, resolvers: Resolvers::default(), masquerade: true };
         proxy.set_network(NetworkId::new(0, 0), network);
         Self { proxy, echo: Echo { buffer, ..Echo::default() }, pool, wire: Wire::default(), random: seed, loss_percent, now: 0 }
     }

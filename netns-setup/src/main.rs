@@ -55,8 +55,8 @@ fn run(action: Action) -> Result<()> {
         Action::Identify { pid } => names.identify(pid)?.iter().for_each(|name| println!("{name}")),
         Action::Pids { namespace } => open(&names, &namespace)?.pids().iter().for_each(|pid| println!("{pid}")),
         Action::Exec { namespace, command } => {
-            let etc_name = (!namespace.contains('/')).then(|| namespace.clone());
-            let spec = process::CommandSpec { command, etc_name, ..process::CommandSpec::default() };
+            let etc = (!namespace.contains('/')).then(|| process::etc_of(&namespace));
+            let spec = process::CommandSpec { command, etc, ..process::CommandSpec::default() };
             process::exec(&open(&names, &namespace)?, None, &spec)?;
         }
         Action::Doctor => {

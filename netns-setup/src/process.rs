@@ -44,8 +44,9 @@ pub struct CommandSpec {
     pub streams: Streams,
     /// In a session of its own, so that signals of the caller's terminal do not reach it.
     pub detached: bool,
-    /// Files of `/etc/netns/NAME/` are bound over those in /etc, as `ip netns exec` does.
-    pub etc_name: Option<String>,
+    /// Files in this directory are bound over those of the same name in /etc, as `ip netns exec` does
+    /// with [`etc_of`] a name.
+    pub etc: Option<PathBuf>,
 }
 
 /// Starts the command inside `netns`, with a mount namespace of its own in which /sys shows the
@@ -76,7 +77,7 @@ pub fn spawn_in(netns: &Netns, host: Option<i32>, spec: &CommandSpec) -> Result<
         host: host.map(open_host).transpose()?,
         netns: netns.as_fd().try_clone_to_owned().context(|| "duplicate the namespace".into())?,
         hostname: spec.hostname.clone(),
-        binds: spec.etc_name.as_deref().map(etc_binds).unwrap_or_default(),
+        binds: spec.etc.as_deref().map(etc_binds).unwrap_or_default(),
         detached: spec.detached,
     };
     // SAFETY: `Entry::enter` makes system calls on data prepared here, and allocates nothing.
@@ -99,7 +100,7 @@ pub fn exec(netns: &Netns, host: Option<i32>, spec: &CommandSpec) -> Result<std:
         host: host.map(open_host).transpose()?,
         netns: netns.as_fd().try_clone_to_owned().context(|| "duplicate the namespace".into())?,
         hostname: spec.hostname.clone(),
-        binds: spec.etc_name.as_deref().map(etc_binds).unwrap_or_default(),
+        binds: spec.etc.as_deref().map(etc_binds).unwrap_or_default(),
         detached: false,
     };
     entry.enter().context(|| "enter the sandbox".into())?;
@@ -153,8 +154,14 @@ fn open_host(pid: i32) -> Result<(OwnedFd, OwnedFd)> {
     Ok((open("user")?, open("mnt")?))
 }
 
-fn etc_binds(name: &str) -> Vec<(PathBuf, PathBuf)> {
-    let Ok(entries) = std::fs::read_dir(Path::new("/etc/netns").join(name)) else { return Vec::new() };
+/// Where `ip netns exec` has the files of a named namespace.
+#[must_use]
+pub fn etc_of(name: &str) -> PathBuf {
+    Path::new("/etc/netns").join(name)
+}
+
+fn etc_binds(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let pairs = entries.flatten().map(|entry| (entry.path(), Path::new("/etc").join(entry.file_name())));
     pairs.filter(|(_, to)| to.exists()).collect()
 }

@@ -54,6 +54,15 @@ impl Dirs {
         self.run.join("logs").join(format!("{sandbox_id}.log"))
     }
 
+    /// Files that a sandbox finds in its /etc.
+    pub(crate) fn etc_of(&self, sandbox_id: &str) -> PathBuf {
+        self.etc().join(sandbox_id)
+    }
+
+    pub(crate) fn etc(&self) -> PathBuf {
+        self.run.join("etc")
+    }
+
     /// Process that holds a rootless daemon's namespaces.
     pub(crate) fn keeper(&self) -> PathBuf {
         self.run.join("keeper")
@@ -66,7 +75,7 @@ impl Dirs {
     /// Makes them, for the owner only.
     pub(crate) fn create(&self) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        for directory in [self.run.clone(), self.state.clone(), self.pins(), self.run.join("logs")] {
+        for directory in [self.run.clone(), self.state.clone(), self.pins(), self.etc(), self.run.join("logs")] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         Ok(())

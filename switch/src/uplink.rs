@@ -11,7 +11,7 @@ use dataplane::{Link, Outbox, PacketUplink, Router, RouterStats, Switch};
 use mio::{Registry, event::Event};
 use nat::{
     ConnectionView, FlowEvent, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops,
-    proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, SocketId, Transport},
+    proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, Resolvers, SocketId, Transport},
 };
 use packet::{Frame, Instant, NetworkId, Pool};
 
@@ -24,6 +24,8 @@ pub(crate) enum UplinkCommand {
     SetPacketUplink(PacketUplink),
     /// Serve a network, or serve it differently; how its packets are translated, if they may be.
     SetNetwork(NetworkId, Network, Option<Inside>),
+    /// Have a network's questions for names answered.
+    SetResolvers(NetworkId, Resolvers),
     /// Let two networks reach each other, or not.
     SetRoute(NetworkId, NetworkId, bool),
     /// Forward a port of the packet uplink.
@@ -161,6 +163,7 @@ impl Uplink {
                 }
                 self.proxy.set_network(id, network);
             }
+            UplinkCommand::SetResolvers(network, resolvers) => self.proxy.set_resolvers(network, resolvers, &mut self.sockets),
             UplinkCommand::SetRoute(one, other, open) => self.router.set_route(one, other, open),
             UplinkCommand::AddForward(forward) => return UplinkReply::Forward(self.router.add_forward(forward)),
             UplinkCommand::RemoveForward(id) => self.router.remove_forward(id),

@@ -4,7 +4,7 @@
 use std::{io, net::SocketAddr, path::Path};
 
 use dataplane::{AdvertiseConfig, BridgeConfig, Command, DhcpConfig, GatewayConfig, Outbox, PortConfig, Reply, Switch, SwitchConfig};
-use nat::proxy::{Network, NetworkError, Output, Proxy, Ready, SocketId, Sockets};
+use nat::proxy::{Network, NetworkError, Output, Proxy, Ready, Resolvers, SocketId, Sockets};
 use packet::{Checksum, Duration, Instant, Mac, NetworkId, Pool, PoolConfig, PortId, UnicastMac, checksum};
 
 const GATEWAY: Mac = Mac([2, 0x42, 10, 0, 0, 1]);
@@ -94,7 +94,7 @@ fn world() -> World {
     let Ok(Reply::Network(network)) = switch.apply(Command::AddBridge(config), Instant::ZERO, &mut out) else { panic!("no bridge") };
     let Ok(Reply::Port(port)) = switch.apply(Command::AddPort(PortConfig::new(network, "a")), Instant::ZERO, &mut out) else { panic!("no port") };
     let mut proxy = Proxy::new(pool.clone());
-    proxy.set_network(network, Network { gateway_mac: GATEWAY, gateways: addresses, mtu: 1500, resolver: None, masquerade: true });
+    proxy.set_network(network, Network { gateway_mac: GATEWAY, gateways: addresses, mtu: 1500, resolvers: Resolvers::default(), masquerade: true });
     World { switch, pool, out, port, network, proxy, host: Dull::default(), now: Instant::ZERO }
 }
 

@@ -15,10 +15,10 @@ mod view;
 mod write;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
 use packet::{Checksum, Duration, Frame, Instant, Mac, NetworkId, Parsed, Pool, checksum::protocol};
@@ -35,6 +35,8 @@ use write::Path;
 /// TCP flows at most, and of one sandbox's address.
 const MOST_FLOWS: usize = 100_000;
 const MOST_OF_ONE: usize = 32_768;
+/// Port of name servers.
+const DNS: u16 = 53;
 /// Flows with a deadline are looked at this often at most.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -48,9 +50,24 @@ pub struct Network {
     /// Largest packet on the link, bytes.
     pub mtu: u16,
     /// Where questions to the gateway's port 53 go.
-    pub resolver: Option<SocketAddr>,
+    pub resolvers: Resolvers,
     /// Whether sandboxes may open flows to the outside; published ports work either way.
     pub masquerade: bool,
+}
+
+/// Who answers questions for names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolvers {
+    /// Those of all; nobody when missing.
+    pub common: Option<SocketAddr>,
+    /// Those of addresses inside that have one of their own.
+    pub own: BTreeMap<IpAddr, SocketAddr>,
+}
+
+impl Resolvers {
+    fn of(&self, inside: IpAddr) -> Option<SocketAddr> {
+        self.own.get(&inside).copied().or(self.common)
+    }
 }
 
 impl Network {
@@ -200,6 +217,16 @@ impl Proxy {
         self.networks.insert(id, network);
     }
 
+    /// Has questions answered by others; what was asked of those before is forgotten.
+    pub fn set_resolvers<S: Sockets>(&mut self, id: NetworkId, resolvers: Resolvers, sockets: &mut S) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let gateways: Vec<_> = network.gateways.iter().map(ipnetwork::IpNetwork::ip).collect();
+        let before = std::mem::replace(&mut network.resolvers, resolvers.clone());
+        let changed = |key: &Key| key.network == id && key.outside.port() == DNS && gateways.contains(&key.outside.ip()) && before.of(key.inside.ip()) != resolvers.of(key.inside.ip());
+        self.end_flows(sockets, changed);
+        self.datagrams.end(sockets, &mut self.owners, changed);
+    }
+
     /// Ends all flows of a network.
     pub fn remove_network<S: Sockets>(&mut self, id: NetworkId, sockets: &mut S) {
         self.networks.remove(&id);
@@ -324,7 +351,12 @@ impl Proxy {
         let to_gateway = network.gateways.iter().any(|gateway| gateway.ip() == key.outside.ip());
         if to_gateway {
             // Names are asked for at the gateway, whose own ports are closed otherwise.
-            return network.resolver.filter(|_| key.outside.port() == 53 && transport != Transport::Echo).ok_or(Refusal::Closed);
+            let resolver = network.resolvers.of(key.inside.ip()).filter(|_| key.outside.port() == DNS && transport != Transport::Echo).ok_or(Refusal::Closed)?;
+            return Ok(match resolver {
+                // A datagram socket is of its inside's family: an IPv6 one reaches IPv4 by mapped addresses.
+                SocketAddr::V4(v4) if transport == Transport::Udp && key.inside.is_ipv6() => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
+                resolver => resolver,
+            });
         }
         if !network.masquerade {
             return Err(Refusal::Internal);

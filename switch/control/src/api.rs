@@ -77,6 +77,12 @@ pub struct NetworkCreate {
     /// Idle time after which a learned address is forgotten, seconds.
     #[serde(default)]
     pub ageing_s: Option<u32>,
+    /// Its sandboxes know each other by name; they do unless told otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<bool>,
+    /// Servers for other names; the host's when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub dns: Vec<IpAddr>,
     /// Free text by key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -124,7 +130,7 @@ pub struct EndpointCreate {
 }
 
 /// `POST /v1/sandboxes`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SandboxCreate {
     /// Unique name; made up when missing.
@@ -151,6 +157,21 @@ pub struct SandboxCreate {
     /// Remove when its process ends.
     #[serde(default, alias = "rm")]
     pub auto_remove: bool,
+    /// Servers for names that are not ours; the network's, or the host's, when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<IpAddr>,
+    /// Domains tried behind a name; `.` for none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf(5).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_option: Vec<String>,
+    /// Further lines of /etc/hosts: NAME:IP, or NAME:host-gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_host: Vec<String>,
+    /// Sandboxes by a name that only this one knows: NAME[:ALIAS].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<String>,
 }
 
 /// `POST /v1/sandboxes/{id}/process`: the caller started a process inside.
@@ -470,7 +491,7 @@ where
     T: Deserialize<'de>,
 {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "an address such as 10.0.0.0/24, or a list of them")]
+    #[serde(untagged, expecting = "an address such as 10.0.0.1 or 10.0.0.0/24, or a list of them")]
     enum OneOrMany<T> {
         One(T),
         Many(Vec<T>),

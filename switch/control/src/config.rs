@@ -1,6 +1,6 @@
 //! The declarative file of `weft up`: networks, and sandboxes with a command each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Deserialize;
 
@@ -37,6 +37,12 @@ pub struct DaemonSection {
     /// As `--uplink`.
     #[serde(default)]
     pub uplink: Option<String>,
+    /// Servers for names that are not ours, where a network has none of its own; the host's when empty.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Whether sandboxes on the default network know each other by name (in Docker they do not).
+    #[serde(default)]
+    pub bridge_names: Option<bool>,
 }
 
 impl DaemonFile {
@@ -85,6 +91,21 @@ pub struct SandboxEntry {
     /// Host name inside; the name when missing.
     #[serde(default)]
     pub hostname: Option<String>,
+    /// Servers for names that are not ours.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Domains tried behind a name; `.` for none.
+    #[serde(default, alias = "dns_search")]
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf(5).
+    #[serde(default, alias = "dns_option")]
+    pub dns_option: Vec<String>,
+    /// Further lines of /etc/hosts: NAME:IP, or NAME:host-gateway.
+    #[serde(default, alias = "add_host")]
+    pub add_host: Vec<String>,
+    /// Sandboxes, defined further up, by a name that only this one knows: NAME[:ALIAS].
+    #[serde(default)]
+    pub link: Vec<String>,
 }
 
 impl UpFile {
@@ -116,9 +137,14 @@ impl SandboxEntry {
             endpoints: self.endpoints.clone(),
             command: self.command.clone(),
             env: self.env.clone(),
-            hostname: self.hostname.clone().or_else(|| Some(self.name.clone())),
+            hostname: self.hostname.clone(),
             publish: self.publish.clone(),
             auto_remove: false,
+            dns: self.dns.clone(),
+            dns_search: self.dns_search.clone(),
+            dns_option: self.dns_option.clone(),
+            add_host: self.add_host.clone(),
+            link: self.link.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod config;
 mod error;
 mod ipam;
 mod model;
+pub mod names;
 pub mod probe;
 pub mod publish;
 mod state;

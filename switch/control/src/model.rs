@@ -17,6 +17,7 @@ use crate::{
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
     ipam,
+    names::{NameOptions, options::check_host},
 };
 
 /// Smallest MTU: RFC 791's 68 bytes.
@@ -201,6 +202,12 @@ pub struct Network {
     /// The gateway advertises itself as an IPv6 router.
     #[serde(default)]
     pub ra: bool,
+    /// Its sandboxes know each other by name.
+    #[serde(default = "yes")]
+    pub names: bool,
+    /// Servers for other names; the host's when empty.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
 }
 
 impl Network {
@@ -247,6 +254,9 @@ pub struct Sandbox {
     /// Its published ports.
     #[serde(default)]
     pub publishes: Vec<Published>,
+    /// What it was told about names.
+    #[serde(default)]
+    pub names: NameOptions,
 }
 
 impl Sandbox {
@@ -361,6 +371,8 @@ impl Model {
             return Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint("the driver `bridge` is there"));
         }
         let mtu = check_mtu(request.mtu.unwrap_or(MTU_DEFAULT))?;
+        NameOptions { dns: request.dns.clone(), ..NameOptions::default() }.check()?;
+        self.check_dns(&request.dns)?;
         let pools = self.pools_of(request, &id)?;
         let dhcp_range = dhcp_range(request, &pools)?;
         if request.ra && (request.l2 != L2::Bridge || pools.iter().all(|pool| pool.subnet.is_ipv4())) {
@@ -399,6 +411,8 @@ impl Model {
             storm: request.storm,
             dhcp_range,
             ra: request.ra,
+            names: request.names.unwrap_or(true),
+            dns: request.dns.clone(),
         };
         self.networks.insert(id.clone(), network);
         Ok(id)
@@ -524,11 +538,16 @@ impl Model {
         if self.sandboxes.values().any(|sandbox| sandbox.name == name) {
             return Err(ControlError::new(Code::Exists, &name, format!("the name {name:?} is already in use by another sandbox")).hint("remove it (`weft rm`), or choose another name"));
         }
-        if let Some(hostname) = &request.hostname
-            && (hostname.is_empty() || hostname.len() > 64 || hostname.bytes().any(|byte| byte == 0))
-        {
-            return Err(invalid(hostname, "a host name has 1 to 64 bytes"));
+        if let Some(hostname) = &request.hostname {
+            check_host("--hostname", hostname)?;
+            if hostname.len() > 64 {
+                return Err(invalid(hostname, "a host name has 1 to 64 bytes"));
+            }
         }
+        let names = self.name_options(request)?;
+        // A namespace of ours has a host name of its own; a longer name than the kernel takes is not it.
+        let own = || if name.len() <= 64 { name.clone() } else { id[..12].to_owned() };
+        let hostname = request.hostname.clone().or_else(|| (request.netns == NetnsTarget::New).then(own));
         self.sandboxes.insert(
             id.clone(),
             Sandbox {
@@ -538,14 +557,48 @@ impl Model {
                 identity: None,
                 command: request.command.clone(),
                 env: request.env.clone(),
-                hostname: request.hostname.clone(),
+                hostname,
                 auto_remove: request.auto_remove,
                 process: None,
                 endpoints: Vec::new(),
                 publishes: Vec::new(),
+                names,
             },
         );
         Ok(id)
+    }
+
+    /// Servers are asked by the host, which is in none of our networks.
+    fn check_dns(&self, servers: &[IpAddr]) -> Result<()> {
+        for network in self.networks.values() {
+            if let Some(server) = servers.iter().find(|server| network.pools.iter().any(|pool| pool.subnet.contains(**server))) {
+                return Err(invalid(server.to_string(), format!("--dns {server}: the host asks it, and does not reach network {}, where it is", network.name)).hint("publish its port 53 on an address of the host, and give that"));
+            }
+        }
+        Ok(())
+    }
+
+    fn name_options(&self, request: &SandboxCreate) -> Result<NameOptions> {
+        let options = NameOptions {
+            dns: request.dns.clone(),
+            dns_search: request.dns_search.clone(),
+            dns_option: request.dns_option.clone(),
+            add_host: request.add_host.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+            link: request.link.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+        };
+        options.check()?;
+        self.check_dns(&options.dns)?;
+        if request.netns != NetnsTarget::New && options != NameOptions::default() {
+            return Err(invalid(request.name.as_deref().unwrap_or_default(), "--dns, --add-host and --link are for sandboxes with a namespace of their own: this one has the /etc of another"));
+        }
+        for link in &options.link {
+            let other = self.sandbox(&link.sandbox)?;
+            let shares = |endpoint: &EndpointCreate| self.network(&endpoint.network).is_ok_and(|network| other.endpoints.iter().any(|own| own.network == network.id));
+            if !request.endpoints.iter().any(shares) {
+                return Err(invalid(&link.sandbox, format!("--link {}: it is in no network of this sandbox", link.sandbox)).hint("put both into one network with --net"));
+            }
+        }
+        Ok(options)
     }
 
     /// Puts a sandbox into a network: checks what was asked and chooses the rest.
@@ -567,6 +620,9 @@ impl Model {
         check_ifname(&ifname)?;
         if sandbox.endpoints.iter().any(|endpoint| endpoint.ifname == ifname) {
             return Err(ControlError::new(Code::Exists, &ifname, format!("{} already has an interface {ifname}", sandbox.name)));
+        }
+        for alias in &request.aliases {
+            check_host("--alias", alias)?;
         }
         let mtu = check_mtu(request.mtu.unwrap_or(network.mtu))?;
         if let Some(vlan) = &request.vlan {
@@ -780,7 +836,7 @@ mod tests {
     }
 
     fn sandbox() -> SandboxCreate {
-        SandboxCreate { name: None, netns: NetnsTarget::New, endpoints: vec![], command: vec![], env: BTreeMap::new(), hostname: None, publish: vec![], auto_remove: false }
+        SandboxCreate::default()
     }
 
     fn net(subnet: &str) -> NetworkCreate {

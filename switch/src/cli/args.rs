@@ -303,6 +303,9 @@ pub(super) struct NetworkCreateArguments {
     /// The gateway sends IPv6 router advertisements
     #[arg(long)]
     pub(super) ra: bool,
+    /// Server for names that are not of sandboxes; the host's by default
+    #[arg(long)]
+    pub(super) dns: Vec<IpAddr>,
     /// KEY=VALUE
     #[arg(long)]
     pub(super) label: Vec<String>,
@@ -427,6 +430,24 @@ pub(super) struct RunArguments {
     /// Host name inside
     #[arg(short = 'h', long)]
     pub(super) hostname: Option<String>,
+    /// Server for names that are not of sandboxes; the network's, or the host's, by default
+    #[arg(long)]
+    pub(super) dns: Vec<IpAddr>,
+    /// Domain tried behind a name; `.` for none
+    #[arg(long)]
+    pub(super) dns_search: Vec<String>,
+    /// Option of resolv.conf(5), such as ndots:1
+    #[arg(long, alias = "dns-opt")]
+    pub(super) dns_option: Vec<String>,
+    /// NAME:IP or NAME:host-gateway, a line of its /etc/hosts
+    #[arg(long)]
+    pub(super) add_host: Vec<String>,
+    /// NAME[:ALIAS], a sandbox by a name that only this one knows
+    #[arg(long)]
+    pub(super) link: Vec<String>,
+    /// Further name in the first network
+    #[arg(long, visible_alias = "network-alias")]
+    pub(super) alias: Vec<String>,
     /// KEY=VALUE, or KEY with its value here
     #[arg(short, long)]
     pub(super) env: Vec<String>,

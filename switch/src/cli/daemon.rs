@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &DaemonArguments, place: &Place) -> End {
     };
     let rootless = prepare(place, arguments.rootless || file.daemon.rootless).map_err(unavailable)?;
     let uplink = arguments.uplink.as_deref().or(file.daemon.uplink.as_deref()).map_or(Ok(UplinkSpec::Sockets), str::parse)?;
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink };
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink, dns: file.daemon.dns.clone(), bridge_names: file.daemon.bridge_names };
     block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let made = file.networks.iter().try_for_each(|network| match daemon.runtime.lock().create_network(network) {

@@ -16,7 +16,7 @@ use super::{
 pub(super) fn run(arguments: &IpArguments, place: &Place) -> End {
     let target = match &arguments.namespace {
         Some(name) => find(name, place)?,
-        None => Target { netns: Netns::current().map_err(unavailable)?, host: None, is_here: true },
+        None => Target { netns: Netns::current().map_err(unavailable)?, host: None, is_here: true, etc: None, hostname: None },
     };
     if let Some(pid) = target.host {
         netns_setup::user::join_user_namespace(pid).map_err(unavailable)?;

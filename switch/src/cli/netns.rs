@@ -1,6 +1,6 @@
 //! `weft netns ...` in iproute2's words, and finding a namespace by whatever names it.
 
-use std::{thread::sleep, time::Duration};
+use std::{path::PathBuf, thread::sleep, time::Duration};
 
 use netns_setup::{NamespaceDir, Netns, nsid};
 use serde_json::{Value, json};
@@ -16,13 +16,18 @@ pub(super) struct Target {
     pub(super) host: Option<i32>,
     /// It is the one we are in: no entering, and no privilege, is needed.
     pub(super) is_here: bool,
+    /// Files that lie over those of /etc inside.
+    pub(super) etc: Option<PathBuf>,
+    /// Host name inside, where it is not the host's.
+    pub(super) hostname: Option<String>,
 }
 
 /// By sandbox name or id, namespace name, path, or pid.
 pub(super) fn find(name: &str, place: &Place) -> Result<Target, ControlError> {
     if let Ok(sandbox) = place.client.get(&format!("/v1/sandboxes/{}", escape(name))) {
         if let Some(path) = sandbox["netns_path"].as_str() {
-            return open_at(path, rootless_daemon(place)?);
+            let text = |key: &str| sandbox[key].as_str().map(str::to_owned);
+            return Ok(Target { etc: text("etc_path").map(PathBuf::from), hostname: text("hostname"), ..open_at(path, rootless_daemon(place)?)? });
         }
         let target = serde_json::from_value(sandbox["netns"].clone()).unwrap_or_default();
         return open(&target, place);
@@ -40,7 +45,7 @@ fn rootless_daemon(place: &Place) -> Result<Option<i32>, ControlError> {
 /// Pins of a rootless daemon are seen only in its mount namespace: through /proc/PID/root.
 fn open_at(path: &str, host: Option<i32>) -> Result<Target, ControlError> {
     let path = host.map_or_else(|| path.to_owned(), |pid| format!("/proc/{pid}/root{path}"));
-    Ok(Target { netns: Netns::open_path(path).map_err(unavailable)?, host, is_here: false })
+    Ok(Target { netns: Netns::open_path(path).map_err(unavailable)?, host, is_here: false, etc: None, hostname: None })
 }
 
 fn open(target: &NetnsTarget, place: &Place) -> Result<Target, ControlError> {
@@ -60,7 +65,7 @@ fn open(target: &NetnsTarget, place: &Place) -> Result<Target, ControlError> {
         NetnsTarget::Path(path) => Netns::open_path(path),
     };
     let is_here = matches!(target, NetnsTarget::Host);
-    opened.map(|netns| Target { netns, host: None, is_here }).map_err(|error| unknown("", error.to_string()))
+    opened.map(|netns| Target { netns, host: None, is_here, etc: None, hostname: None }).map_err(|error| unknown("", error.to_string()))
 }
 
 fn unknown(subject: &str, message: String) -> ControlError {

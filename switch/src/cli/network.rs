@@ -19,6 +19,8 @@ const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
+/// Ours: whether the network's sandboxes know each other by name.
+const NAMES_OPTION: &str = "com.weft.names";
 const IFNAME_OPTION: &str = "com.docker.network.container_iface_prefix";
 
 pub(super) fn run(action: NetworkAction, place: &Place) -> End {
@@ -118,6 +120,8 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         dhcp: arguments.dhcp,
         dhcp_range: arguments.dhcp_range,
         ra: arguments.ra,
+        names: options.names,
+        dns: arguments.dns,
         mtu: arguments.mtu.or(options.mtu),
         l2: arguments.l2,
         no_ipam,
@@ -142,6 +146,7 @@ struct DriverOptions {
     masquerade: Option<bool>,
     host_binding: Option<IpAddr>,
     ifname_prefix: Option<String>,
+    names: Option<bool>,
 }
 
 impl DriverOptions {
@@ -155,10 +160,11 @@ impl DriverOptions {
                 ICC_OPTION => options.icc = Some(value.parse().map_err(|_| bad("true or false"))?),
                 MASQUERADE_OPTION => options.masquerade = Some(value.parse().map_err(|_| bad("true or false"))?),
                 BINDING_OPTION => options.host_binding = Some(value.parse().map_err(|_| bad("an address"))?),
+                NAMES_OPTION => options.names = Some(value.parse().map_err(|_| bad("true or false"))?),
                 IFNAME_OPTION => options.ifname_prefix = Some(value),
                 _ => {
                     return Err(invalid(&key, format!("option {key} is not supported"))
-                        .hint(format!("there are {MTU_OPTION}, {ICC_OPTION}, {MASQUERADE_OPTION}, {BINDING_OPTION}, {IFNAME_OPTION}; see also --mtu, --l2, --internal, --ageing")));
+                        .hint(format!("there are {MTU_OPTION}, {ICC_OPTION}, {MASQUERADE_OPTION}, {BINDING_OPTION}, {IFNAME_OPTION}, {NAMES_OPTION}; see also --mtu, --l2, --internal, --ageing")));
                 }
             }
         }
@@ -266,6 +272,7 @@ mod tests {
         assert_eq!(parse(&format!("{MTU_OPTION}=1400")).unwrap().mtu, Some(1400));
         assert_eq!(parse(&format!("{ICC_OPTION}=false")).unwrap().icc, Some(false));
         assert_eq!(parse(&format!("{BINDING_OPTION}=127.0.0.1")).unwrap().host_binding, Some([127, 0, 0, 1].into()));
+        assert_eq!(parse(&format!("{NAMES_OPTION}=false")).unwrap().names, Some(false));
         assert_eq!(DriverOptions::parse(&[]).unwrap(), DriverOptions::default());
         assert!(parse(&format!("{MTU_OPTION}=big")).unwrap_err().message.contains("big"));
         assert!(parse(&format!("{ICC_OPTION}=perhaps")).unwrap_err().message.contains("perhaps"));

@@ -64,9 +64,10 @@ fn request(arguments: &RunArguments) -> Result<SandboxCreate, ControlError> {
             first.ip = arguments.ip.or(first.ip);
             first.ip6 = arguments.ip6.or(first.ip6);
             first.mac = arguments.mac.clone().or(first.mac.take());
+            first.aliases.extend(arguments.alias.iter().cloned());
         }
-        None if arguments.ip.is_some() || arguments.ip6.is_some() || arguments.mac.is_some() => {
-            return Err(invalid("--net", "--ip, --ip6 and --mac need a network: this sandbox joins none"));
+        None if arguments.ip.is_some() || arguments.ip6.is_some() || arguments.mac.is_some() || !arguments.alias.is_empty() => {
+            return Err(invalid("--net", "--ip, --ip6, --mac and --alias need a network: this sandbox joins none"));
         }
         None => {}
     }
@@ -79,6 +80,11 @@ fn request(arguments: &RunArguments) -> Result<SandboxCreate, ControlError> {
         hostname: arguments.hostname.clone(),
         publish: arguments.publish.clone(),
         auto_remove: true,
+        dns: arguments.dns.clone(),
+        dns_search: arguments.dns_search.clone(),
+        dns_option: arguments.dns_option.clone(),
+        add_host: arguments.add_host.clone(),
+        link: arguments.link.clone(),
     })
 }
 
@@ -94,11 +100,12 @@ fn start(arguments: &RunArguments, request: &SandboxCreate, id: &str, place: &Pl
         let (program, words) = arguments.command.split_first().ok_or_else(|| invalid("", "no command given"))?;
         Command::new(program).args(words).envs(&request.env).spawn().map_err(|cause| (format!("cannot start {program}: {cause}"), cause.kind()))
     } else {
-        let Target { netns, host, .. } = find(id, place)?;
+        let Target { netns, host, etc, hostname, .. } = find(id, place)?;
         let command = CommandSpec {
             command: arguments.command.clone(),
             environment: request.env.clone().into_iter().collect(),
-            hostname: arguments.hostname.clone(),
+            hostname: hostname.or_else(|| arguments.hostname.clone()),
+            etc,
             ..CommandSpec::default()
         };
         process::spawn_in(&netns, host, &command).map_err(|error| (error.to_string(), error.cause.kind()))

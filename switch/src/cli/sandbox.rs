@@ -30,8 +30,8 @@ pub(super) fn exec_in(target: &Target, name: &str, command: &[String]) -> End {
         let error = Command::new(program).args(words).exec();
         (format!("cannot run {program}: {error}"), error.kind())
     } else {
-        let etc_name = (!name.contains('/')).then(|| name.to_owned());
-        let spec = CommandSpec { command: command.to_vec(), etc_name, ..CommandSpec::default() };
+        let etc = target.etc.clone().or_else(|| (!name.contains('/')).then(|| process::etc_of(name)));
+        let spec = CommandSpec { command: command.to_vec(), etc, hostname: target.hostname.clone(), ..CommandSpec::default() };
         match process::exec(&target.netns, target.host, &spec) {
             Ok(never) => match never {},
             Err(error) => (error.to_string(), error.cause.kind()),

@@ -198,6 +198,7 @@ fn view(inner: &Inner, sandbox: &weft_control::Sandbox) -> Value {
     view["pid"] = json!(sandbox.process.map(|process| process.pid));
     if sandbox.is_ours() {
         view["netns_path"] = json!(inner.dirs.pins().join(&sandbox.id));
+        view["etc_path"] = json!(inner.dirs.etc_of(&sandbox.id));
         view["log"] = json!(inner.dirs.log_of(&sandbox.id));
     }
     for endpoint in view["endpoints"].as_array_mut().into_iter().flatten() {

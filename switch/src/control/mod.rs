@@ -1,6 +1,7 @@
 //! The shell around the pure model: carries changes out, keeps them, serves them.
 
 mod http;
+mod names;
 mod ports;
 mod publishing;
 mod recover;

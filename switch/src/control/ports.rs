@@ -1,6 +1,6 @@
 //! Endpoints as ports: made, moved, closed, shown.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use dataplane::{Capabilities, Command, Guard, PortChange, PortConfig, Reservation, StormLimit, VlanMode};
 use ipnetwork::IpNetwork;
@@ -265,12 +265,7 @@ impl Inner {
                 let create = weft_control::api::SandboxCreate {
                     name: Some(to_name),
                     netns: target,
-                    endpoints: Vec::new(),
-                    command: Vec::new(),
-                    env: BTreeMap::new(),
-                    hostname: None,
-                    publish: Vec::new(),
-                    auto_remove: false,
+                    ..weft_control::api::SandboxCreate::default()
                 };
                 model.create_sandbox(&create, new_id()?)?
             }

@@ -84,14 +84,6 @@ pub(super) fn autoconfigured(network: &Network, mac: UnicastMac) -> Option<Ipv6A
     Some(Ipv6Addr::from_bits(prefix.to_bits() | u128::from(identifier)))
 }
 
-/// Where the host asks for names (resolv.conf(5)).
-fn resolver() -> Option<SocketAddr> {
-    let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
-    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver"));
-    let first = servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()).next()?;
-    Some(SocketAddr::new(first, 53))
-}
-
 impl Inner {
     /// Tells the uplink of a network whose bridge was made.
     pub(super) fn serve_network(&self, network: &Network, bridge: NetworkId) -> Result<()> {
@@ -100,7 +92,7 @@ impl Inner {
             gateway_mac: gateway.mac.get(),
             gateways: gateway.addresses,
             mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
-            resolver: resolver().filter(|_| !network.internal),
+            resolvers: proxy::Resolvers::default(),
             masquerade: !network.internal && network.masquerade,
         };
         let inside = (self.packet_uplink.is_some() && !network.internal).then(|| translation_of(network));

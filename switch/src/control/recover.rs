@@ -33,6 +33,7 @@ impl Inner {
             }
         }
         self.remove_strays();
+        self.serve_names();
         Ok(processes)
     }
 
@@ -79,6 +80,12 @@ impl Inner {
             let name = entry.file_name();
             if !self.model.sandboxes.contains_key(name.to_string_lossy().as_ref()) {
                 drop(Netns::unpin(entry.path()));
+            }
+        }
+        for entry in std::fs::read_dir(self.dirs.etc()).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if !self.model.sandboxes.contains_key(&id) {
+                self.resolving.remove_files(&self.dirs, &id);
             }
         }
         let used = self.switch_side.is_some() || self.model.sandboxes.values().any(|sandbox| !sandbox.endpoints.is_empty());

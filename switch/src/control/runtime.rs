@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::Read,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,6 +27,7 @@ use weft_control::{
 };
 
 use super::{
+    names::Names,
     publishing::{Live, gateway_of},
     store::Store,
     trace::UplinkPort,
@@ -62,6 +64,8 @@ pub(crate) struct Inner {
     flow_watchers: usize,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
+    /// Name servers, and the files of sandboxes.
+    pub(super) resolving: Names,
     pub(crate) events: broadcast::Sender<Value>,
 }
 
@@ -71,7 +75,7 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
 
 impl Runtime {
     /// Takes over what a daemon before us left, if it did.
-    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, uplink: &UplinkSpec, watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
+    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, uplink: &UplinkSpec, dns: &[IpAddr], watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
         let store = Store::new(dirs.state_file());
         let model = store.load().map_err(|error| error.to_string())?;
         let (kind, kind_reason) = netns_setup::detect::choose_kind();
@@ -97,6 +101,7 @@ impl Runtime {
             uplink_port: None,
             flow_watchers: 0,
             live: BTreeMap::new(),
+            resolving: Names::new(dns),
             events: events.clone(),
         };
         let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch };
@@ -166,6 +171,7 @@ impl Inner {
     pub(crate) fn commit(&mut self, model: Model) -> Result<()> {
         self.store.save(&model).map_err(|error| unavailable(format!("cannot save the state: {error}")))?;
         self.model = model;
+        self.serve_names();
         Ok(())
     }
 
@@ -259,6 +265,7 @@ impl Inner {
 
     fn drop_bridge(&mut self, id: &str) {
         if let Some(bridge) = self.bridges.remove(id) {
+            self.resolving.forget(bridge);
             drop(self.dataplane.uplink(UplinkCommand::RemoveNetwork(bridge)));
             drop(self.dataplane.apply(Command::RemoveBridge(bridge)));
         }
@@ -278,6 +285,7 @@ impl Inner {
     fn create_sandbox(&mut self, request: &SandboxCreate) -> Result<Sandbox> {
         let mut model = self.model.clone();
         let id = model.create_sandbox(request, new_id()?)?;
+        Self::check_names(model.sandbox(&id)?)?;
         let netns = if request.netns == NetnsTarget::New {
             Some(Netns::create_pinned(self.dirs.pins().join(&id)).map_err(unavailable)?)
         } else {
@@ -304,6 +312,7 @@ impl Inner {
                 self.close_endpoint(model.sandboxes.get(&id), endpoint, netns.as_ref());
             }
             self.unpin(&id);
+            self.resolving.remove_files(&self.dirs, &id);
             return Err(error);
         }
         let sandbox = self.model.sandbox(&id)?.clone();
@@ -321,7 +330,7 @@ impl Inner {
             hostname: sandbox.hostname.clone(),
             streams: Streams::Log(log),
             detached: true,
-            etc_name: None,
+            etc: Some(self.dirs.etc_of(&sandbox.id)).filter(|_| sandbox.is_ours()),
         };
         let mut child = process::spawn(&netns, &spec).map_err(unavailable)?;
         let pid = i32::try_from(child.id()).map_err(unavailable)?;
@@ -383,6 +392,7 @@ impl Inner {
         }
         self.unpin(&sandbox.id);
         drop(std::fs::remove_file(self.dirs.log_of(&sandbox.id)));
+        self.resolving.remove_files(&self.dirs, &sandbox.id);
         self.event("sandbox destroy", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
         Ok(sandbox)
     }
@@ -452,11 +462,7 @@ fn attached(target: NetnsTarget, endpoint: EndpointCreate) -> SandboxCreate {
         name: Some(target_name(&target)),
         netns: target,
         endpoints: vec![endpoint],
-        command: Vec::new(),
-        env: BTreeMap::new(),
-        hostname: None,
-        publish: Vec::new(),
-        auto_remove: false,
+        ..SandboxCreate::default()
     }
 }
 

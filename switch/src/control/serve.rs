@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::{
         fd::OwnedFd,
         unix::{fs::PermissionsExt, net::UnixStream},
@@ -27,6 +28,10 @@ pub(crate) struct DaemonConfig {
     pub(crate) io: IoBackend,
     pub(crate) rootless: bool,
     pub(crate) uplink: UplinkSpec,
+    /// Servers for names that are not ours; the host's when empty.
+    pub(crate) dns: Vec<IpAddr>,
+    /// Whether sandboxes on the default network know each other by name; as it was when missing.
+    pub(crate) bridge_names: Option<bool>,
 }
 
 /// A running daemon, driven by the current tokio runtime.
@@ -50,7 +55,10 @@ impl Daemon {
         let loop_config = LoopConfig { io: config.io, seed, no_spin: false };
         let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let (watch, watched) = mpsc::unbounded_channel();
-        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, &config.uplink, watch)?;
+        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, &config.uplink, &config.dns, watch)?;
+        if let Some(on) = config.bridge_names {
+            runtime.lock().set_bridge_names(on).map_err(|error| error.to_string())?;
+        }
         task::spawn(http::serve(listener, runtime.clone()));
         task::spawn(follow_loop(events, runtime.clone()));
         task::spawn(follow_processes(watched, runtime.clone()));

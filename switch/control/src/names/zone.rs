@@ -1,0 +1,102 @@
+//! What the networks of one view know: names to addresses, addresses to names, services.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+
+use crate::{
+    model::{Endpoint, Model, Network, Sandbox},
+    publish::Protocol,
+};
+
+/// See the module. Names are in lower case; a name may have many addresses (a service: an alias that
+/// several endpoints share).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    names: BTreeMap<String, BTreeSet<IpAddr>>,
+    pointers: BTreeMap<IpAddr, String>,
+    /// Who serves what under a name.
+    services: BTreeMap<String, BTreeSet<Service>>,
+    /// Addresses in these are ours to know: nobody else is asked about them.
+    subnets: BTreeSet<IpNetwork>,
+}
+
+/// A port that a sandbox publishes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Service {
+    pub(super) is_tcp: bool,
+    pub(super) port: u16,
+    /// The sandbox's own name.
+    pub(super) target: String,
+}
+
+/// Digits of an id that are a name, as Docker has them.
+const SHORT_ID: usize = 12;
+
+impl Zone {
+    /// The zone of each network that has members, by id.
+    #[must_use]
+    pub fn all(model: &Model) -> BTreeMap<&str, Self> {
+        let mut zones: BTreeMap<&str, Self> = BTreeMap::new();
+        for sandbox in model.sandboxes.values() {
+            for endpoint in &sandbox.endpoints {
+                if let Some(network) = model.networks.get(&endpoint.network) {
+                    zones.entry(&network.id).or_default().add(network, sandbox, endpoint);
+                }
+            }
+        }
+        zones
+    }
+
+    /// One view of several networks.
+    pub fn extend(&mut self, other: &Self) {
+        for (name, addresses) in &other.names {
+            self.names.entry(name.clone()).or_default().extend(addresses);
+        }
+        for (name, services) in &other.services {
+            self.services.entry(name.clone()).or_default().extend(services.iter().cloned());
+        }
+        self.pointers.extend(other.pointers.iter().map(|(address, name)| (*address, name.clone())));
+        self.subnets.extend(&other.subnets);
+    }
+
+    fn add(&mut self, network: &Network, sandbox: &Sandbox, endpoint: &Endpoint) {
+        self.subnets.extend(network.pools.iter().map(|pool| pool.subnet));
+        // A name leads to those who can answer.
+        if !network.names || !endpoint.up {
+            return;
+        }
+        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+        let own = sandbox.id.get(..SHORT_ID).into_iter().chain([sandbox.name.as_str()]).chain(sandbox.hostname.as_deref());
+        for name in own.chain(endpoint.aliases.iter().map(String::as_str)) {
+            for name in [name.to_owned(), format!("{name}.{}", network.name)] {
+                let name = name.to_ascii_lowercase();
+                let services = sandbox.publishes.iter().map(|published| Service { is_tcp: published.protocol == Protocol::Tcp, port: published.port, target: sandbox.name.clone() });
+                self.services.entry(name.clone()).or_default().extend(services);
+                self.names.entry(name).or_default().extend(&addresses);
+            }
+        }
+        let full = format!("{}.{}", sandbox.name, network.name);
+        self.pointers.extend(addresses.into_iter().map(|address| (address, full.clone())));
+    }
+
+    pub(super) fn addresses(&self, name: &str) -> Option<&BTreeSet<IpAddr>> {
+        self.names.get(name)
+    }
+
+    pub(super) fn pointer(&self, address: IpAddr) -> Option<&str> {
+        self.pointers.get(&address).map(String::as_str)
+    }
+
+    pub(super) fn is_ours(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(address))
+    }
+
+    /// Who serves one of `ports` under a known name.
+    pub(super) fn servers<'a>(&'a self, name: &str, is_tcp: bool, ports: &'a [u16]) -> impl Iterator<Item = &'a Service> {
+        self.services.get(name).into_iter().flatten().filter(move |service| service.is_tcp == is_tcp && ports.contains(&service.port))
+    }
+}
