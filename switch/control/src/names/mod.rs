@@ -10,3 +10,6 @@ pub use answer::{Asked, Handled, Transport, handle, is_failure, is_truncated, re
 pub use files::{Files, Surroundings, nameservers};
 pub use options::{AddHost, HostAddress, Link, NameOptions};
 pub use zone::Zone;
+
+#[cfg(test)]
+mod tests;
