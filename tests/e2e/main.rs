@@ -8,6 +8,7 @@ mod differential;
 mod hostile;
 mod load;
 mod model;
+mod names;
 mod nat;
 mod netns;
 mod restart;
@@ -28,6 +29,7 @@ fn main() {
         hostile::tests(),
         load::tests(),
         model::tests(),
+        names::tests(),
         nat::tests(),
         netns::tests(),
         restart::tests(),

@@ -289,7 +289,9 @@ impl Proxy {
 
     fn remember(&mut self, key: Key, session: Session, now: Instant) {
         if session.peer != key.outside {
-            self.datagrams.names.insert((session.socket, session.peer), key);
+            // As answers are read: a mapped address is the IPv4 one.
+            let peer = SocketAddr::new(session.peer.ip().to_canonical(), session.peer.port());
+            self.datagrams.names.insert((session.socket, peer), key);
         }
         self.watch.tell(|| key.event(number_of(session.transport, &key), true));
         self.datagrams.sessions.insert((key, session.transport), session);
