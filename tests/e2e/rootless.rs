@@ -87,6 +87,17 @@ fn up_check(tun: bool) {
     assert!(doctor.contains(if tun { "\"port_kind\":\"tap\"" } else { "\"port_kind\":\"veth\"" }), "{doctor}");
 }
 
+/// D1 without root: names are answered, and the files of /etc are the sandbox's own.
+fn by_name(user: &User) {
+    let host = std::fs::read_to_string("/etc/hosts").expect("hosts");
+    user.run(&["exec", "a", "ping", "-c", "1", "-W", "2", "b"]).ok();
+    assert!(user.run(&["exec", "a", "getent", "hosts", "B.lab"]).ok().starts_with("10.9.0.12 "));
+    assert!(user.run(&["exec", "a", "cat", "/etc/hosts"]).ok().contains("10.9.0.11\ta"));
+    let said = user.run(&["run", "--net", "lab", "--hostname", "box", "--add-host", "x:1.2.3.4", "--", "sh", "-c", "hostname; cat /etc/hostname; getent hosts x; cat /etc/resolv.conf"]).ok();
+    assert!(said.starts_with("box\nbox\n1.2.3.4") && said.contains("nameserver 10.9.0.1"), "{said}");
+    assert_eq!(host, std::fs::read_to_string("/etc/hosts").expect("hosts"));
+}
+
 fn daemon_restart() {
     let user = User::new("daemon", false);
     let start = || {
@@ -102,9 +113,11 @@ fn daemon_restart() {
     user.run(&["exec", "a", "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.9.0.12"]).ok();
     let foreground = user.run(&["run", "--net", "lab", "--", "ping", "-c", "1", "-W", "2", "10.9.0.11"]);
     assert!(foreground.stdout.contains(" 0% packet loss"), "{foreground:?}");
+    by_name(&user);
     daemon.kill().expect("kill");
     daemon.wait().expect("wait");
     let mut daemon = start();
+    by_name(&user);
     user.run(&["exec", "a", "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.9.0.12"]).ok();
     user.run(&["rm", "-f", "a", "b"]).ok();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM).ok();
