@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use weft_control::{ControlError, Endpoint, Protocol, config::UpFile, uplink::UplinkSpec};
+use weft_control::{ControlError, L2, Network, Protocol, config::UpFile, uplink::UplinkSpec};
 
 use crate::{
     cli::{Place, daemon, invalid, print, unavailable},
@@ -94,10 +94,9 @@ fn show(file: &UpFile, runtime: &Runtime, place: &Place, rootless: bool) {
     let socket = place.dirs.socket();
     let names: Vec<_> = file.sandboxes.iter().map(|sandbox| sandbox.name.as_str()).collect();
     if let [first, second, ..] = names.as_slice() {
-        let to = inner.model.sandbox(second).ok().and_then(|sandbox| sandbox.endpoints.first()).and_then(first_address);
         print("\ntry, in another terminal:");
         print(&format!("  export WEFT_HOST=unix://{}", socket.display()));
-        print(&format!("  weft exec {first} ping -c 3 {}", to.unwrap_or_default()));
+        print(&format!("  weft exec {first} ping -c 3 {}", called(&inner.model, second)));
         print("  weft fdb show");
         print("  weft nat show; weft nat flows");
         print(&format!("  weft capture {second} -c 10"));
@@ -105,8 +104,14 @@ fn show(file: &UpFile, runtime: &Runtime, place: &Place, rootless: bool) {
     }
 }
 
-fn first_address(endpoint: &Endpoint) -> Option<String> {
-    endpoint.addresses.first().map(|address| address.ip().to_string())
+/// A sandbox's name where that is answered, else its address.
+fn called(model: &weft_control::Model, name: &str) -> String {
+    let first = model.sandbox(name).ok().and_then(|sandbox| sandbox.endpoints.first());
+    let is_answered = |network: &Network| network.names && network.l2 == L2::Bridge && !network.pools.is_empty();
+    match first {
+        Some(endpoint) if !model.networks.get(&endpoint.network).is_some_and(is_answered) => endpoint.addresses.first().map_or_else(String::new, |address| address.ip().to_string()),
+        _ => name.to_owned(),
+    }
 }
 
 /// Every sandbox reaches every other one on its networks; the switch saw both.

@@ -182,11 +182,17 @@ fn default_network() {
     sleeper(&lab, "y", "--net quiet --link x:friend");
     assert_eq!(status(&lab, "y", "x"), "NXDOMAIN");
     within(&lab, "y", "ping -c 1 -W 2 friend").ok();
+    let (_server, asked) = fake(&lab, "127.0.0.1");
     lab.stop_daemon();
     let file = lab.dir().join("weft.toml");
-    std::fs::write(&file, "[daemon]\nbridge-names = false\n").expect("a file");
+    std::fs::write(&file, "[daemon]\nbridge-names = false\ndns = [\"127.0.0.1\"]\n").expect("a file");
     lab.start_daemon_with(&format!("--config {}", file.display()));
     assert_eq!(status(&lab, "c", "web01"), "NXDOMAIN");
+    assert_eq!(dig(&lab, "c", "one.example.org"), ["127.0.0.1"], "the daemon's own server");
+    lab.kill_daemon();
+    lab.start_daemon_with("--dns 127.0.0.9 --dns 127.0.0.1");
+    assert_eq!(dig(&lab, "c", "two.example.org"), ["127.0.0.1"], "the first is not there");
+    assert_eq!(std::fs::read_to_string(asked).expect("what was asked"), "one udp\ntwo udp\n");
 }
 
 fn internal() {
@@ -221,6 +227,11 @@ fn several() {
     lab.weft("network disconnect net db").ok();
     assert_eq!(status(&lab, "web", "db"), "NXDOMAIN");
     assert_eq!(status(&lab, "db", "web"), "NXDOMAIN");
+    let listeners = || lab.host.sh("ss -Hltnu").ok().lines().filter(|line| line.contains(" 127.0.0.1:")).count();
+    // Each network's own view and that of the one in both, by UDP and TCP.
+    eventually("only views that are wanted have a resolver", || listeners() == 6);
+    lab.weft("rm -f web db app").ok();
+    eventually("nobody listens for nobody", || listeners() == 0);
 }
 
 fn files() {

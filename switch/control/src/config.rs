@@ -172,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn names_in_docker_s_words() {
+        let text = "[[sandbox]]\nname = \"a\"\nendpoint = [{ network = \"bridge\", alias = [\"web\"] }]\ndns = [\"9.9.9.9\"]\ndns_search = [\".\"]\nadd_host = [\"x:1.2.3.4\"]\nlink = [\"db:redis\"]\n";
+        for text in [text.to_owned(), text.replace("dns_search", "dns-search").replace("add_host", "add-host")] {
+            let request = UpFile::parse(&text).unwrap().sandboxes[0].request();
+            assert_eq!((request.dns, request.dns_search), (vec!["9.9.9.9".parse().unwrap()], vec![".".to_owned()]));
+            assert_eq!((request.add_host, request.link), (vec!["x:1.2.3.4".to_owned()], vec!["db:redis".to_owned()]));
+        }
+        let file = DaemonFile::parse("[daemon]\ndns = [\"10.20.1.2\"]\nbridge-names = false\n").unwrap();
+        assert_eq!((file.daemon.dns.len(), file.daemon.bridge_names), (1, Some(false)));
+        assert!(DaemonFile::parse("[daemon]\ndns = [\"x\"]\n").unwrap_err().contains("line 2"));
+    }
+
+    #[test]
     fn mistakes_are_shown_with_line_and_key() {
         for (text, wanted) in [
             ("[[network]]\nname = \"lab\"\nsubmet = \"10.9.0.0/24\"\n", ["line 3", "submet"]),

@@ -175,6 +175,9 @@ pub(super) struct DaemonArguments {
     /// tap:NAME[,addr=A/LEN][,gw=A] or dev:NAME,addr=A/LEN[,gw=A][,mtu=N]
     #[arg(long)]
     pub(super) uplink: Option<String>,
+    /// Server for names that are not of sandboxes, where neither they nor their network has one; the host's by default
+    #[arg(long)]
+    pub(super) dns: Vec<IpAddr>,
     /// TOML with [daemon] and [[network]]; options given here win
     #[arg(long)]
     pub(super) config: Option<PathBuf>,

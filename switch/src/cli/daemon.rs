@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
-use weft_control::{Code, ControlError, config::DaemonFile, uplink::UplinkSpec};
+use weft_control::{Code, ControlError, config::DaemonFile, names::NameOptions, uplink::UplinkSpec};
 
 use super::{
     End, Place,
@@ -23,7 +23,9 @@ pub(super) fn run(arguments: &DaemonArguments, place: &Place) -> End {
     };
     let rootless = prepare(place, arguments.rootless || file.daemon.rootless).map_err(unavailable)?;
     let uplink = arguments.uplink.as_deref().or(file.daemon.uplink.as_deref()).map_or(Ok(UplinkSpec::Sockets), str::parse)?;
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink, dns: file.daemon.dns.clone(), bridge_names: file.daemon.bridge_names };
+    let dns = if arguments.dns.is_empty() { file.daemon.dns.clone() } else { arguments.dns.clone() };
+    NameOptions { dns: dns.clone(), ..NameOptions::default() }.check()?;
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink, dns, bridge_names: file.daemon.bridge_names };
     block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let made = file.networks.iter().try_for_each(|network| match daemon.runtime.lock().create_network(network) {

@@ -125,6 +125,8 @@ impl Inner {
             Reply::Stats(stats) => {
                 let mut all = drops(&stats.drops);
                 all.extend(self.uplink_drops()?);
+                let busy = self.resolving.busy();
+                all.extend((busy > 0).then(|| ("names_busy".to_owned(), busy)));
                 Ok(Stats {
                 bridges: stats.bridges,
                 ports: stats.ports,

@@ -12,7 +12,7 @@ mod upstream;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use nat::proxy::Resolvers;
@@ -68,6 +68,11 @@ impl Names {
     /// Must be called from the control thread's runtime. `dns` is asked where a network names nobody.
     pub(super) fn new(dns: &[IpAddr]) -> Self {
         Self { handle: Handle::current(), upstream: Arc::new(Upstream::new(dns)), servers: BTreeMap::new(), told: BTreeMap::new(), written: BTreeMap::new() }
+    }
+
+    /// Questions that were refused at a limit.
+    pub(super) fn busy(&self) -> u64 {
+        self.upstream.busy.load(Ordering::Relaxed)
     }
 
     /// The network is gone.

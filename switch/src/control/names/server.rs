@@ -133,7 +133,10 @@ async fn serve_udp(socket: Arc<UdpSocket>, resolver: Arc<Resolver>) {
                     });
                     continue;
                 }
-                Err(_) => reply_servfail(message),
+                Err(_) => {
+                    resolver.upstream.busy.fetch_add(1, Ordering::Relaxed);
+                    reply_servfail(message)
+                }
             },
         };
         // A full socket buffer is a lost datagram: the asker asks again.

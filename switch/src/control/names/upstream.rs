@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::MetadataExt,
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,38 +27,47 @@ const PORT: u16 = 53;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Questions that wait for an answer, of all views.
 const MOST_WAITING: usize = 1024;
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 pub(super) struct Upstream {
     /// The daemon's own; the host's when empty.
     dns: Vec<IpAddr>,
     host: Mutex<HostFile>,
     waiting: Semaphore,
+    /// Questions refused at a limit.
+    pub(super) busy: AtomicU64,
     /// Ids nobody can foresee: a keyed hash of a count.
     key: RandomState,
     count: AtomicU64,
 }
 
 /// The host's resolv.conf as it was last read, and what tells that it changed.
-#[derive(Default)]
 struct HostFile {
+    path: PathBuf,
     stamp: Option<(u64, i64, i64, u64)>,
     text: String,
 }
 
+impl HostFile {
+    /// Read again when it changed.
+    fn text(&mut self) -> &str {
+        let stamp = std::fs::metadata(&self.path).ok().map(|meta| (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()));
+        if self.stamp != stamp {
+            self.stamp = stamp;
+            self.text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        }
+        &self.text
+    }
+}
+
 impl Upstream {
     pub(super) fn new(dns: &[IpAddr]) -> Self {
-        Self { dns: dns.to_vec(), host: Mutex::default(), waiting: Semaphore::new(MOST_WAITING), key: RandomState::new(), count: AtomicU64::new(0) }
+        let host = HostFile { path: "/etc/resolv.conf".into(), stamp: None, text: String::new() };
+        Self { dns: dns.to_vec(), host: Mutex::new(host), waiting: Semaphore::new(MOST_WAITING), busy: AtomicU64::new(0), key: RandomState::new(), count: AtomicU64::new(0) }
     }
 
     /// The host's resolv.conf.
     pub(super) fn host_file(&self) -> String {
-        let stamp = std::fs::metadata(RESOLV_CONF).ok().map(|meta| (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()));
-        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
-        if host.stamp != stamp {
-            *host = HostFile { stamp, text: std::fs::read_to_string(RESOLV_CONF).unwrap_or_default() };
-        }
-        host.text.clone()
+        self.host.lock().unwrap_or_else(PoisonError::into_inner).text().to_owned()
     }
 
     fn servers(&self, own: &[IpAddr]) -> Vec<IpAddr> {
@@ -70,7 +80,10 @@ impl Upstream {
 
     /// The first good answer of the servers in their order, else the last bad one; under the asker's id.
     pub(super) async fn ask(&self, asked: &Asked, message: &[u8], own: &[IpAddr], transport: Transport) -> Option<Vec<u8>> {
-        let _place = self.waiting.try_acquire().ok()?;
+        let Ok(_place) = self.waiting.try_acquire() else {
+            self.busy.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
         let mut last = None;
         for server in self.servers(own) {
             let Ok(answer) = self.ask_one(asked, message, SocketAddr::new(server, PORT), transport).await else { continue };
@@ -134,5 +147,35 @@ impl Upstream {
             *to = from;
         }
         (u16::from_be_bytes([high, low]), question)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_the_host_s_as_they_are_now() {
+        let path = std::env::temp_dir().join(format!("weft-resolv-{}", std::process::id()));
+        let upstream = Upstream::new(&[]);
+        upstream.host.lock().unwrap().path.clone_from(&path);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(upstream.servers(&[]).is_empty(), "no file, nobody to ask");
+        std::fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        assert_eq!(upstream.servers(&[]), [ip("192.0.2.1")]);
+        std::fs::write(&path, "nameserver 192.0.2.22\nnameserver 2001:db8::1\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n").unwrap();
+        assert_eq!(upstream.servers(&[]), [ip("192.0.2.22"), ip("2001:db8::1"), ip("192.0.2.3")], "three are asked");
+        assert_eq!(upstream.servers(&[ip("9.9.9.9")]), [ip("9.9.9.9")]);
+        assert_eq!(Upstream::new(&[ip("8.8.8.8")]).servers(&[]), [ip("8.8.8.8")]);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn ids_do_not_count() {
+        let upstream = Upstream::new(&[]);
+        let ids: std::collections::BTreeSet<_> = (0..1000).map(|_| upstream.under_own_id(&[0; 12]).0).collect();
+        assert!(ids.len() > 950, "{}", ids.len());
+        let id = upstream.under_own_id(&[1; 12]);
+        assert_eq!((id.1[..2].to_vec(), &id.1[2..]), (id.0.to_be_bytes().to_vec(), &[1; 10][..]));
     }
 }
