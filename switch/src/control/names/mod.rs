@@ -88,10 +88,11 @@ impl Names {
     /// Makes servers match the views that there are.
     fn serve(&mut self, model: &Model, wanted: BTreeSet<View>) {
         self.servers.retain(|view, _| wanted.contains(view));
-        let zones = Zone::all(model);
+        let zones: BTreeMap<_, _> = Zone::all(model).into_iter().map(|(id, zone)| (id, Arc::new(zone))).collect();
         for view in wanted {
-            let mut zone = Zone::default();
-            view.networks.iter().filter_map(|id| zones.get(id.as_str())).for_each(|of_network| zone.extend(of_network));
+            let mut of_networks = view.networks.iter().filter_map(|id| zones.get(id.as_str()));
+            let mut zone = of_networks.next().cloned().unwrap_or_default();
+            of_networks.for_each(|other| Arc::make_mut(&mut zone).extend(other));
             if let Some(server) = self.servers.get(&view) {
                 server.set_zone(zone);
                 continue;

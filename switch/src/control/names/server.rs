@@ -51,11 +51,11 @@ struct Resolver {
 }
 
 impl Server {
-    pub(super) fn start(runtime: &Handle, upstream: &Arc<Upstream>, view: &View, zone: Zone) -> io::Result<Self> {
+    pub(super) fn start(runtime: &Handle, upstream: &Arc<Upstream>, view: &View, zone: Arc<Zone>) -> io::Result<Self> {
         let _inside = runtime.enter();
         let (udp, tcp) = bind()?;
         let resolver = Arc::new(Resolver {
-            zone: RwLock::new(Arc::new(zone)),
+            zone: RwLock::new(zone),
             view: view.clone(),
             upstream: Arc::clone(upstream),
             turn: AtomicUsize::new(0),
@@ -66,11 +66,8 @@ impl Server {
         Ok(Self { at, resolver, tasks })
     }
 
-    pub(super) fn set_zone(&self, zone: Zone) {
-        let mut current = self.resolver.zone.write().unwrap_or_else(PoisonError::into_inner);
-        if **current != zone {
-            *current = Arc::new(zone);
-        }
+    pub(super) fn set_zone(&self, zone: Arc<Zone>) {
+        *self.resolver.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
     }
 }
 
