@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("names::files_change_in_place_and_the_host_s_never", NEEDS, files),
         test("names::kill_9_and_restart", NEEDS, restart),
         test("names::a_flood_of_questions_leaves_switching_alone", NEEDS, flood),
+        test("names::on_an_uplink_of_packets", NEEDS, packets),
         test("names::bad_words_are_told", NEEDS, bad_words),
         test("names::p15_redis_by_name_over_a_restart", &[Need::Root, Need::Tun, Need::Tool("redis-server"), Need::Tool("python3")], redis),
     ]
@@ -285,6 +286,17 @@ fn flood() {
     // One sandbox's flood may cost its neighbours a question; stub resolvers ask again.
     assert!(dig(&lab, "a", "+tries=5 +time=1 b").contains(&"10.9.0.4".into()), "names are still answered");
     lab.weft("network ls").ok();
+}
+
+fn packets() {
+    let lab = Lab::with_options("--uplink tap:weft0");
+    lab.weft("network create net --subnet 10.9.0.0/24 --subnet fd09::/64").ok();
+    sleeper(&lab, "web", "--net net");
+    sleeper(&lab, "c", "--net net");
+    for way in ["", "+tcp", "@fd09::1", "@fd09::1 +tcp"] {
+        assert_eq!(dig(&lab, "c", &format!("{way} web")), ["10.9.0.2"], "{way}");
+    }
+    within(&lab, "c", "ping -c 1 -W 2 web").ok();
 }
 
 fn bad_words() {
