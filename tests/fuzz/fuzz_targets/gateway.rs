@@ -1,5 +1,8 @@
 #![no_main]
 
+// One crate has one name in a manifest; the target is shared with tests that know it by the short one.
+extern crate weft_packet as packet;
+
 #[path = "../src/gateway.rs"]
 mod gateway;
 
