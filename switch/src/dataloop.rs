@@ -29,6 +29,7 @@ use crate::{
         mmsg::Receiver,
         ring::{Completion, Ring, RingConfig, StrippedTag},
     },
+    tunnel::{MtuChange, TunnelCommand, TunnelConfig, TunnelError, TunnelReply, Tunnels},
     uplink::{Uplink, UplinkCommand, UplinkReply},
 };
 
@@ -79,6 +80,8 @@ pub(crate) enum LoopEvent {
     Flow(nat::FlowEvent),
     /// The device behind a port is gone; the port is down until it is removed or gets another device.
     DeviceGone(PortId),
+    /// The path of a tunnel carries less than was thought, or may carry more again.
+    TunnelMtu(MtuChange),
 }
 
 /// Why a port was not added.
@@ -87,6 +90,9 @@ pub(crate) enum AddPortError {
     /// The switch refused it.
     #[error(transparent)]
     Refused(#[from] CommandError),
+    /// The tunnel cannot be opened.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
     /// The descriptor cannot be polled.
     #[error("cannot poll the port's descriptor: {0}")]
     Poll(#[from] io::Error),
@@ -98,6 +104,8 @@ pub(crate) enum AddPortError {
 enum Request {
     Apply(Command, Sender<Result<Reply, CommandError>>),
     AddPort(PortConfig, PortDevice, Sender<Result<PortId, AddPortError>>),
+    AddTunnel(PortConfig, Box<TunnelConfig>, Sender<Result<PortId, AddPortError>>),
+    Tunnel(TunnelCommand, Sender<TunnelReply>),
     SetCarrier(PortId, bool, Sender<io::Result<()>>),
     Uplink(Box<UplinkCommand>, Sender<UplinkReply>),
     Explain(Option<PortId>, Vec<u8>, Sender<Vec<String>>),
@@ -163,6 +171,22 @@ impl DataPlane {
     /// When the switch or the kernel refuses; the device is then closed.
     pub(crate) fn add_port(&self, config: PortConfig, device: PortDevice) -> Result<PortId, AddPortError> {
         self.ask(|reply| Request::AddPort(config, device, reply)).unwrap_or(Err(AddPortError::Stopped))
+    }
+
+    /// Makes a port that leads to other nodes.
+    ///
+    /// # Errors
+    /// When the switch or the kernel refuses.
+    pub(crate) fn add_tunnel(&self, config: PortConfig, tunnel: TunnelConfig) -> Result<PortId, AddPortError> {
+        self.ask(|reply| Request::AddTunnel(config, Box::new(tunnel), reply)).unwrap_or(Err(AddPortError::Stopped))
+    }
+
+    /// Asks the tunnels.
+    ///
+    /// # Errors
+    /// When the data plane has stopped.
+    pub(crate) fn tunnel(&self, command: TunnelCommand) -> io::Result<TunnelReply> {
+        self.ask(|reply| Request::Tunnel(command, reply)).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Gives the TAP behind a port carrier, or takes it.
@@ -239,6 +263,7 @@ struct Loop {
     outbox: Outbox,
     pool: Pool,
     uplink: Uplink,
+    tunnels: Tunnels,
     ring: Option<Ring>,
     receiver: Receiver,
     ports: Vec<Option<(PortId, PortIo)>>,
@@ -271,6 +296,7 @@ impl Loop {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let pool = Pool::new(PoolConfig::default());
         let uplink = Uplink::new(pool.clone(), poll.registry().try_clone()?, config.seed);
+        let tunnels = Tunnels::new(pool.clone(), poll.registry().try_clone()?, config.seed);
         let ring = match config.io {
             IoBackend::Epoll => None,
             IoBackend::Uring => Some(Ring::new(&pool, RingConfig::default())?),
@@ -289,6 +315,7 @@ impl Loop {
             outbox: Outbox::new(OUTBOX_FRAMES),
             pool,
             uplink,
+            tunnels,
             ring,
             receiver: Receiver::new(),
             ports: Vec::new(),
@@ -325,6 +352,7 @@ impl Loop {
             self.uplink.turn(&mut self.switch, &mut self.outbox, now);
             let control = &self.control;
             self.uplink.take_events(|event| drop(control.try_send(LoopEvent::Flow(event))));
+            self.tunnels.turn(&mut self.switch, &mut self.outbox, now);
             self.drain();
             self.flush();
             self.report();
@@ -343,7 +371,7 @@ impl Loop {
             return;
         }
         self.turns_unpolled = 0;
-        let deadlines = [self.switch.poll_timeout().map(|(at, _)| at), self.uplink.poll_timeout()];
+        let deadlines = [self.switch.poll_timeout().map(|(at, _)| at), self.uplink.poll_timeout(), self.tunnels.poll_timeout()];
         let timeout = deadlines.into_iter().flatten().min().map(|at| at.since(self.now()));
         if let Some(ring) = &mut self.ring {
             ring.ring_the_bell(true);
@@ -363,14 +391,18 @@ impl Loop {
     /// must not make them wait for ever, nor pay for them in each turn.
     fn look_at_polled(&mut self) {
         self.turns_unpolled += 1;
-        if self.ring.is_none() || !self.uplink.is_idle() || self.turns_unpolled >= TURNS_BETWEEN_POLLS {
+        if self.ring.is_none() || self.has_sockets() || self.turns_unpolled >= TURNS_BETWEEN_POLLS {
             self.turns_unpolled = 0;
             self.poll_now(Some(Duration::ZERO));
         }
     }
 
+    fn has_sockets(&self) -> bool {
+        !self.uplink.is_idle() || !self.tunnels.is_idle()
+    }
+
     fn has_work(&mut self) -> bool {
-        !self.ready.is_empty() || self.uplink.has_work() || !self.requests.is_empty() || self.ring.as_mut().is_some_and(Ring::has_work)
+        !self.ready.is_empty() || self.uplink.has_work() || self.tunnels.has_work() || !self.requests.is_empty() || self.ring.as_mut().is_some_and(Ring::has_work)
     }
 
     /// Spins for the adaptive while. A success doubles the next spin, a failure halves it; each
@@ -391,7 +423,7 @@ impl Loop {
                 }
                 std::hint::spin_loop();
             }
-            if self.polled_ports > 0 || !self.uplink.is_idle() {
+            if self.polled_ports > 0 || self.has_sockets() {
                 self.poll_now(Some(Duration::ZERO));
             }
             if began.elapsed() >= self.spin {
@@ -412,7 +444,7 @@ impl Loop {
         for event in &self.events {
             match event.token() {
                 WAKER | RING => {}
-                _ if self.uplink.note(event) => {}
+                _ if self.tunnels.note(event) || self.uplink.note(event) => {}
                 Token(slot) => {
                     if event.is_writable() {
                         unblocked.push(slot);
@@ -436,6 +468,8 @@ impl Loop {
             match request {
                 Request::Apply(command, reply) => drop(reply.send(self.apply(command, now))),
                 Request::AddPort(config, device, reply) => drop(reply.send(self.add_port(config, device, now))),
+                Request::AddTunnel(config, tunnel, reply) => drop(reply.send(self.add_tunnel(config, &tunnel, now))),
+                Request::Tunnel(command, reply) => drop(reply.send(self.tunnels.apply(command, now))),
                 Request::SetCarrier(port, on, reply) => drop(reply.send(self.set_carrier(port, on))),
                 Request::Uplink(command, reply) => drop(reply.send(self.uplink.apply(*command, now))),
                 Request::Explain(port, bytes, reply) => drop(reply.send(self.explain(port, &bytes, now))),
@@ -474,6 +508,24 @@ impl Loop {
     }
 
     fn add_port(&mut self, config: PortConfig, device: PortDevice, now: Instant) -> Result<PortId, AddPortError> {
+        let port = self.add_switch_port(config, now)?;
+        if let Err(error) = self.open(port, device) {
+            drop(self.switch.apply(Command::RemovePort(port), now, &mut self.outbox));
+            return Err(error.into());
+        }
+        Ok(port)
+    }
+
+    fn add_tunnel(&mut self, config: PortConfig, tunnel: &TunnelConfig, now: Instant) -> Result<PortId, AddPortError> {
+        let port = self.add_switch_port(config, now)?;
+        if let Err(error) = self.tunnels.open(port, tunnel, now) {
+            drop(self.switch.apply(Command::RemovePort(port), now, &mut self.outbox));
+            return Err(error.into());
+        }
+        Ok(port)
+    }
+
+    fn add_switch_port(&mut self, config: PortConfig, now: Instant) -> Result<PortId, AddPortError> {
         let name = config.name.clone();
         let Reply::Port(port) = self.switch.apply(Command::AddPort(config), now, &mut self.outbox)? else {
             return Err(AddPortError::Stopped);
@@ -482,10 +534,6 @@ impl Loop {
             self.names.resize_with(port.index() + 1, String::new);
         }
         self.names[port.index()] = name;
-        if let Err(error) = self.open(port, device) {
-            drop(self.switch.apply(Command::RemovePort(port), now, &mut self.outbox));
-            return Err(error.into());
-        }
         Ok(port)
     }
 
@@ -510,6 +558,7 @@ impl Loop {
     }
 
     fn close(&mut self, port: PortId) {
+        self.tunnels.close(port);
         let slot = port.index();
         if self.slot_of(port).is_none() {
             return;
@@ -681,6 +730,10 @@ impl Loop {
             self.transmit(port, sendable.into_frame());
         }
         self.outbox.frames = frames;
+        if !self.tunnels.is_idle() {
+            let now = self.now();
+            self.tunnels.flush(&mut self.switch, &mut self.outbox, now);
+        }
         if !self.outbox.outside.is_empty() {
             let now = self.now();
             for (network, frame) in self.outbox.outside.drain(..) {
@@ -699,7 +752,10 @@ impl Loop {
     fn transmit(&mut self, port: PortId, frame: Frame) {
         let slot = port.index();
         let Some(Some((owner, io))) = self.ports.get_mut(slot) else {
-            self.switch.egress_error(port, DropReason::WriteFailed, 1);
+            let now = self.now();
+            if !self.tunnels.take(port, frame, now) {
+                self.switch.egress_error(port, DropReason::WriteFailed, 1);
+            }
             return;
         };
         if *owner != port {
@@ -811,5 +867,6 @@ impl Loop {
     fn report(&mut self) {
         let control = &self.control;
         self.lost.retain(|&port| matches!(control.try_send(LoopEvent::DeviceGone(port)), Err(mpsc::error::TrySendError::Full(_))));
+        self.tunnels.changes.retain(|&change| matches!(control.try_send(LoopEvent::TunnelMtu(change)), Err(mpsc::error::TrySendError::Full(_))));
     }
 }

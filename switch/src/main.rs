@@ -8,6 +8,7 @@ mod dirs;
 mod doctor;
 mod io;
 mod sys;
+mod tunnel;
 mod up;
 mod uplink;
 

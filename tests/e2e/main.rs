@@ -18,6 +18,7 @@ mod traffic;
 mod transparent;
 mod up;
 mod uplink;
+mod vxlan;
 
 fn main() {
     let tests = [
@@ -39,6 +40,7 @@ fn main() {
         transparent::tests(),
         up::tests(),
         uplink::tests(),
+        vxlan::tests(),
     ];
     weft_tests::runner::main(tests.into_iter().flatten().collect())
 }

@@ -20,6 +20,12 @@ pub enum Need {
 }
 
 impl Need {
+    /// Whether the machine has it.
+    #[must_use]
+    pub fn is_met(self) -> bool {
+        self.missing().is_none()
+    }
+
     /// Why the need is not met; `None` when it is.
     fn missing(self) -> Option<String> {
         match self {

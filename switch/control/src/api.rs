@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::publish::Protocol;
+use crate::{overlay::Remote, publish::Protocol};
 use crate::model::{EndpointKind, L2, NatPreset, NetnsTarget, Storm, Vlan};
 
 /// `POST /v1/networks`; also a `[[network]]` of an `up` file.
@@ -14,7 +14,7 @@ use crate::model::{EndpointKind, L2, NatPreset, NetnsTarget, Storm, Vlan};
 pub struct NetworkCreate {
     /// Unique name.
     pub name: String,
-    /// `bridge` (the default).
+    /// `bridge` (the default) or `overlay`.
     #[serde(default)]
     pub driver: Option<String>,
     /// Address pools; the next free private one when empty.
@@ -41,7 +41,7 @@ pub struct NetworkCreate {
     /// The gateway advertises itself and the IPv6 subnet (router advertisements).
     #[serde(default)]
     pub ra: bool,
-    /// Largest packet, bytes (default 1500).
+    /// Largest packet, bytes (default 1500; of an overlay 1450, or 1430 over IPv6).
     #[serde(default)]
     pub mtu: Option<u32>,
     /// How it forwards.
@@ -83,6 +83,27 @@ pub struct NetworkCreate {
     /// Servers for other names; the host's when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
     pub dns: Vec<IpAddr>,
+    /// Of an overlay: its number on the wire; the first free one from 4096 when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// Of an overlay: the other nodes, `IP` or `IP:PORT`. An address of this node is left out.
+    #[serde(default, alias = "peer", skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub peers: Vec<Remote>,
+    /// Of an overlay: learn which station is behind which node (default), or only be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<bool>,
+    /// Of an overlay: only peers may speak; so by default, unless there is a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+    /// Of an overlay: UDP port of all nodes; the daemon's when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan_port: Option<u16>,
+    /// Of an overlay: hops of packets between nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u8>,
+    /// Of an overlay: a multicast group to join and flood to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<IpAddr>,
     /// Free text by key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -321,6 +342,76 @@ pub struct TraceRequest {
 pub struct RoutePair {
     /// Names or ids of the networks.
     pub networks: [String; 2],
+}
+
+/// `POST` and `DELETE /v1/networks/{network}/peers`: a node that an overlay spans.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerEdit {
+    /// `IP` or `IP:PORT`.
+    pub peer: Remote,
+}
+
+/// `POST` and `DELETE /v1/networks/{network}/stations`: a station of an overlay, and the node it is behind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StationEdit {
+    /// The station.
+    pub mac: String,
+    /// The node (to add).
+    #[serde(default)]
+    pub node: Option<Remote>,
+}
+
+/// `GET /v1/overlays`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overlays {
+    /// Overlay networks.
+    pub networks: Vec<OverlayInfo>,
+    /// Drops by reason of all of them, and those that belong to none.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// An overlay network as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OverlayInfo {
+    /// The network.
+    pub network: String,
+    /// Its number on the wire.
+    pub vni: u32,
+    /// UDP port.
+    pub port: u16,
+    /// Largest packet that the tunnel takes now, bytes: less than the network's where a path is smaller.
+    pub mtu: u16,
+    /// Learns.
+    pub learning: bool,
+    /// Only peers may speak.
+    pub strict: bool,
+    /// Hops of packets between nodes; the system's default when missing.
+    pub ttl: Option<u8>,
+    /// Multicast group.
+    pub group: Option<IpAddr>,
+    /// Nodes that floods go to.
+    pub peers: Vec<String>,
+    /// Stations behind other nodes.
+    pub remotes: Vec<RemoteStation>,
+    /// What passed: `frames_out`, `bytes_out`, `flooded`, `suppressed`, `frames_in`, `bytes_in`, `learned`, `moved`, `evicted`.
+    pub counters: BTreeMap<String, u64>,
+    /// Drops by reason, those of the tunnel's port among them.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// A station behind another node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemoteStation {
+    /// The station.
+    pub mac: String,
+    /// The node.
+    pub node: String,
+    /// `static`, `pushed` or `learned`.
+    pub kind: String,
+    /// Seconds since it was heard of, if it was learned.
+    pub idle: Option<u64>,
 }
 
 /// `POST /v1/netns`: a named namespace, for those who cannot make one themselves.

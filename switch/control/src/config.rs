@@ -43,6 +43,9 @@ pub struct DaemonSection {
     /// Whether sandboxes on the default network know each other by name (in Docker they do not).
     #[serde(default)]
     pub bridge_names: Option<bool>,
+    /// As `--vxlan-port`.
+    #[serde(default)]
+    pub vxlan_port: Option<u16>,
 }
 
 impl DaemonFile {
@@ -182,6 +185,15 @@ mod tests {
         let file = DaemonFile::parse("[daemon]\ndns = [\"10.20.1.2\"]\nbridge-names = false\n").unwrap();
         assert_eq!((file.daemon.dns.len(), file.daemon.bridge_names), (1, Some(false)));
         assert!(DaemonFile::parse("[daemon]\ndns = [\"x\"]\n").unwrap_err().contains("line 2"));
+    }
+
+    #[test]
+    fn a_network_may_span_nodes() {
+        let text = "[daemon]\nvxlan-port = 8472\n\n[[network]]\nname = \"wide\"\ndriver = \"overlay\"\nvni = 4096\npeers = [\"192.0.2.2\", \"192.0.2.3:4789\"]\n";
+        let file = DaemonFile::parse(text).unwrap();
+        let peers: Vec<_> = file.networks[0].peers.iter().map(ToString::to_string).collect();
+        assert_eq!((file.daemon.vxlan_port, file.networks[0].vni, peers), (Some(8472), Some(4096), vec!["192.0.2.2".into(), "192.0.2.3:4789".into()]));
+        assert!(DaemonFile::parse(&text.replace("192.0.2.2", "node2")).unwrap_err().contains("node2"));
     }
 
     #[test]

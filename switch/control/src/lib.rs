@@ -6,6 +6,7 @@ mod error;
 mod ipam;
 mod model;
 pub mod names;
+pub mod overlay;
 pub mod probe;
 pub mod publish;
 mod state;

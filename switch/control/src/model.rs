@@ -18,6 +18,7 @@ use crate::{
     error::{Code, ControlError, Result},
     ipam,
     names::{NameOptions, options::check_host},
+    overlay::{self, Overlay},
 };
 
 /// Smallest MTU: RFC 791's 68 bytes.
@@ -159,7 +160,7 @@ pub struct Network {
     pub id: String,
     /// Unique name.
     pub name: String,
-    /// `bridge`.
+    /// `bridge` or `overlay`.
     pub driver: String,
     /// How it forwards.
     pub l2: L2,
@@ -208,6 +209,9 @@ pub struct Network {
     /// Servers for other names; the host's when empty.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
+    /// How it spans nodes, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
 }
 
 impl Network {
@@ -367,13 +371,19 @@ impl Model {
             return Err(ControlError::new(Code::Exists, &request.name, format!("network with name {} already exists", request.name)));
         }
         let driver = request.driver.as_deref().unwrap_or("bridge");
-        if driver != "bridge" {
-            return Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint("the driver `bridge` is there"));
+        if driver != "bridge" && driver != overlay::DRIVER {
+            return Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint("the drivers `bridge` and `overlay` are there"));
         }
-        let mtu = check_mtu(request.mtu.unwrap_or(MTU_DEFAULT))?;
         NameOptions { dns: request.dns.clone(), ..NameOptions::default() }.check()?;
         self.check_dns(&request.dns)?;
-        let pools = self.pools_of(request, &id)?;
+        let overlay = self.overlay_of(request)?;
+        let mtu = check_mtu(request.mtu.or_else(|| overlay.as_ref().map(Overlay::mtu)).unwrap_or(MTU_DEFAULT))?;
+        if overlay.is_some() && mtu > vxlan::MTU_MOST.into() {
+            return Err(invalid(mtu.to_string(), format!("MTU {mtu} is more than a datagram between nodes holds ({})", vxlan::MTU_MOST)));
+        }
+        // Each node chooses for itself, and all must choose the same.
+        let shared = overlay.as_ref().map(|overlay| format!("{:010x}", overlay.vni));
+        let pools = self.pools_of(request, shared.as_deref().unwrap_or(&id))?;
         let dhcp_range = dhcp_range(request, &pools)?;
         if request.ra && (request.l2 != L2::Bridge || pools.iter().all(|pool| pool.subnet.is_ipv4())) {
             return Err(invalid(&request.name, "router advertisements want a bridge network with an IPv6 subnet").hint("add --ipv6"));
@@ -413,6 +423,7 @@ impl Model {
             ra: request.ra,
             names: request.names.unwrap_or(true),
             dns: request.dns.clone(),
+            overlay,
         };
         self.networks.insert(id.clone(), network);
         Ok(id)

@@ -6,10 +6,17 @@ mod names;
 
 use std::path::Path;
 
+/// The crate itself opens nothing; its test reads its corpus.
+fn read(path: &std::path::Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::OpenOptions::new().read(true).open(path).expect("a file"), &mut bytes).expect("a file");
+    bytes
+}
+
 #[test]
 fn no_message_breaks_the_resolver() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus/names");
-    let files: Vec<_> = folder.read_dir().unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+    let files: Vec<_> = folder.read_dir().unwrap().map(|entry| read(&entry.unwrap().path())).collect();
     assert!(files.len() > 10);
     for file in files {
         for at in 0..file.len() {

@@ -31,23 +31,31 @@ pub(crate) struct Attachment {
     config: PortConfig,
 }
 
-/// Who must not hear a port: the horizon group and one in the low bits (zero: in no group), and
-/// [`ISOLATED`]. In one word, since most ports are zero.
+/// Who must not hear a port: the horizon group and one in the low bits (zero: in no group), [`ISOLATED`],
+/// and [`ANYCAST`]. In one word, since most ports are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Separation(u64);
 
 const ISOLATED: u64 = 1 << 63;
+/// A gateway, and tunnels to others of the same address.
+const ANYCAST: u64 = 1 << 62;
+const FLAGS: u64 = ISOLATED | ANYCAST;
 
 impl Separation {
+    /// Of frames from a gateway.
+    pub(crate) const GATEWAY: Self = Self(ANYCAST);
+
     fn of(config: &PortConfig) -> Self {
         let group = config.horizon.map_or(0, |group| u64::from(group) + 1);
-        Self(group | if config.isolated { ISOLATED } else { 0 })
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        Self(group | flag(config.isolated, ISOLATED) | flag(config.tunnel, ANYCAST))
     }
 
-    /// Isolated ports talk only to ports that are not; ports of one horizon group never to one another.
+    /// Isolated ports talk only to ports that are not; ports of one horizon group never to one another;
+    /// gateways never through tunnels.
     #[inline]
     pub(crate) fn parts(self, other: Self) -> bool {
-        self.0 != 0 && other.0 != 0 && (self.0 & other.0 & ISOLATED != 0 || (self.0 & !ISOLATED != 0 && (self.0 ^ other.0) & !ISOLATED == 0))
+        self.0 != 0 && other.0 != 0 && (self.0 & other.0 & FLAGS != 0 || (self.0 & !FLAGS != 0 && (self.0 ^ other.0) & !FLAGS == 0))
     }
 }
 

@@ -42,7 +42,7 @@ drop_reasons! {
     Storm => "storm", "Flooded traffic above the port's storm limit.";
     NoOtherPort => "no_other_port", "Nobody else to flood to.";
     SamePort => "same_port", "The destination is behind the port it came from.";
-    Isolated => "isolated", "Both ports are isolated, or in one horizon group.";
+    Isolated => "isolated", "Both ports are isolated or in one horizon group, or it is between a gateway and a tunnel.";
     EgressDown => "egress_down", "The port it should leave by is down.";
     TooBig => "too_big", "Longer than the MTU of the port it should leave by.";
     CannotSegment => "cannot_segment", "A super-frame whose headers do not allow cutting it.";
@@ -55,6 +55,7 @@ drop_reasons! {
     Martian => "martian", "A source address that cannot be behind this gateway.";
     TtlExpired => "ttl_expired", "No hops left, and no error may be sent about it.";
     NoUplink => "no_uplink", "For the outside, with more waiting than the uplink takes.";
+    UnderlayMtu => "underlay_mtu", "A tunnel's datagram is longer than the path to the other node carries.";
     WriteFailed => "write_failed", "The device refused the frame.";
 }
 

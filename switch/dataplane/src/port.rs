@@ -89,6 +89,8 @@ pub struct PortConfig {
     pub storm: Option<StormLimit>,
     /// Whether addresses are learned from it.
     pub learning: bool,
+    /// Leads to other nodes, each of which has the network's gateway: ours neither hears this port nor speaks by it.
+    pub tunnel: bool,
     /// Whether it forwards.
     pub up: bool,
 }
@@ -108,6 +110,7 @@ impl PortConfig {
             vlan: VlanMode::PassThrough,
             storm: None,
             learning: true,
+            tunnel: false,
             up: true,
         }
     }

@@ -125,6 +125,12 @@ impl Switch {
     /// A frame that the gateway may want: answered, handed out, or the bridge's after all.
     #[inline(never)]
     fn hear(&mut self, from: Origin, header: Header, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        // What comes through a tunnel met, or meets, the gateway on its own side.
+        if from.separation.parts(Separation::GATEWAY) {
+            let Some(bridge) = self.bridges.at(from.bridge).filter(|_| header.is_to_group()) else { return Err(DropReason::Isolated) };
+            let decision = bridge.decide(0, header, from.port, now);
+            return self.go_on(decision, from, frame, now, out);
+        }
         let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
         let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
         if !header.is_to_group() && gateway.is_plainly_outside(frame.bytes()) {
@@ -165,7 +171,7 @@ impl Switch {
     }
 
     fn enter(&mut self, bridge: u32, frame: Frame, now: Instant, out: &mut Outbox) {
-        let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::default() };
+        let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::GATEWAY };
         let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.at(bridge)) else { return };
         let decision = bridge.decide(0, header, GATEWAY, now);
         // What cannot be delivered is counted under the port it should have left by; without one it is

@@ -4,7 +4,7 @@ use std::{net::{IpAddr, Ipv4Addr, Ipv6Addr}, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
-use weft_control::{EndpointKind, L2, NatPreset};
+use weft_control::{EndpointKind, L2, NatPreset, overlay::Remote};
 
 use crate::dataloop::IoBackend;
 
@@ -92,6 +92,11 @@ pub(super) enum Noun {
         #[command(subcommand)]
         action: NatAction,
     },
+    /// Overlay networks: the nodes they span
+    Vxlan {
+        #[command(subcommand)]
+        action: VxlanAction,
+    },
     /// Named namespaces, as `ip netns` knows them
     Netns {
         #[command(subcommand)]
@@ -178,6 +183,9 @@ pub(super) struct DaemonArguments {
     /// Server for names that are not of sandboxes, where neither they nor their network has one; the host's by default
     #[arg(long)]
     pub(super) dns: Vec<IpAddr>,
+    /// UDP port at which the nodes of overlay networks reach each other; 4789 unless the file says otherwise
+    #[arg(long)]
+    pub(super) vxlan_port: Option<u16>,
     /// TOML with [daemon] and [[network]]; options given here win
     #[arg(long)]
     pub(super) config: Option<PathBuf>,
@@ -312,10 +320,16 @@ pub(super) struct NetworkCreateArguments {
     /// KEY=VALUE
     #[arg(long)]
     pub(super) label: Vec<String>,
-    /// bridge
+    /// bridge or overlay
     #[arg(short, long)]
     pub(super) driver: Option<String>,
-    /// KEY=VALUE; known is com.docker.network.driver.mtu
+    /// Of an overlay: its number on the wire; the first free one from 4096 by default
+    #[arg(long)]
+    pub(super) vni: Option<u32>,
+    /// Of an overlay: another node, IP or IP:PORT
+    #[arg(long)]
+    pub(super) peer: Vec<Remote>,
+    /// KEY=VALUE; Docker's, and of overlays learning, strict, port, ttl and group
     #[arg(short, long)]
     pub(super) opt: Vec<String>,
     /// `null`: no addresses
@@ -704,5 +718,65 @@ pub(super) enum NatAction {
     Flows {
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VxlanAction {
+    /// Other nodes of a network
+    Peer {
+        #[command(subcommand)]
+        action: VxlanPeerAction,
+    },
+    /// Stations that are behind a node, whatever is learned
+    Fdb {
+        #[command(subcommand)]
+        action: VxlanFdbAction,
+    },
+    /// Overlays with their counters, drops and remote stations
+    #[command(alias = "list", alias = "ls")]
+    Show {
+        network: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VxlanPeerAction {
+    /// NETWORK IP[:PORT] ...
+    Add {
+        network: String,
+        #[arg(required = true)]
+        peers: Vec<Remote>,
+    },
+    /// NETWORK IP[:PORT] ...
+    #[command(alias = "remove", alias = "del")]
+    Rm {
+        network: String,
+        #[arg(required = true)]
+        peers: Vec<Remote>,
+    },
+    /// Nodes that floods go to
+    #[command(alias = "list", alias = "show")]
+    Ls {
+        network: String,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VxlanFdbAction {
+    /// MAC NETWORK IP[:PORT]
+    #[command(alias = "add", alias = "replace")]
+    Append { mac: String, network: String, node: Remote },
+    /// MAC NETWORK
+    #[command(alias = "delete", alias = "rm")]
+    Del {
+        mac: String,
+        network: String,
+        /// The node may be named again
+        node: Option<Remote>,
     },
 }

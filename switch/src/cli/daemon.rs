@@ -25,7 +25,11 @@ pub(super) fn run(arguments: &DaemonArguments, place: &Place) -> End {
     let uplink = arguments.uplink.as_deref().or(file.daemon.uplink.as_deref()).map_or(Ok(UplinkSpec::Sockets), str::parse)?;
     let dns = if arguments.dns.is_empty() { file.daemon.dns.clone() } else { arguments.dns.clone() };
     NameOptions { dns: dns.clone(), ..NameOptions::default() }.check()?;
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink, dns, bridge_names: file.daemon.bridge_names };
+    let vxlan_port = arguments.vxlan_port.or(file.daemon.vxlan_port).unwrap_or(vxlan::PORT);
+    if vxlan_port == 0 {
+        return Err(invalid("0", "vxlan-port 0: nodes could not find each other"));
+    }
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink, vxlan_port, dns, bridge_names: file.daemon.bridge_names };
     block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let made = file.networks.iter().try_for_each(|network| match daemon.runtime.lock().create_network(network) {

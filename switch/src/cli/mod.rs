@@ -11,6 +11,7 @@ mod run;
 mod sandbox;
 mod spec;
 pub(crate) mod table;
+mod vxlan;
 mod watch;
 
 use std::{
@@ -96,6 +97,7 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Publish { action } => nat::publish(action, place),
         Noun::Nat { action } => nat::nat(&action, place),
         Noun::Trace { port, packet, json } => nat::trace(&port, &packet, json, place),
+        Noun::Vxlan { action } => vxlan::run(action, place),
         Noun::Netns { action } => netns::run(action, place),
         Noun::Fdb { action } => port::fdb(&action, place),
         Noun::Bridge { action } | Noun::Brctl { action } => port::bridge(action, place),
@@ -211,6 +213,11 @@ mod tests {
             "weft net create x --subnet 10.0.0.0/24 --gateway 10.0.0.1 --ip-range 10.0.0.0/25 --aux-address a=10.0.0.9 --mtu 1400 --l2 hub --ipv6 --internal",
             "weft net create x --subnet 10.0.0.0/24 --dhcp --dhcp-range 10.0.0.128/25 --ipv6 --ra",
             "weft netw l -q -f name=x",
+            "weft network create -d overlay wide --vni 4096 --peer 192.0.2.2 --peer 192.0.2.3:4790 -o strict=false",
+            "weft vxlan peer add wide 192.0.2.2 192.0.2.3",
+            "weft vxlan fdb append 02:00:00:00:00:01 wide 192.0.2.2",
+            "weft vxlan show wide --json",
+            "weft daemon --vxlan-port 8472",
             "weft run --rm --net lab -h web -e A=b -- ping -c 1 x",
             "weft run -it --net lab ping -c 1 x",
             "weft exec -it web sh -c ls",

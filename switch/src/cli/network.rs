@@ -21,6 +21,8 @@ const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade"
 const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
 /// Ours: whether the network's sandboxes know each other by name.
 const NAMES_OPTION: &str = "com.weft.names";
+/// Docker's lists one VNI for each subnet; a network here has one.
+const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 const IFNAME_OPTION: &str = "com.docker.network.container_iface_prefix";
 
 pub(super) fn run(action: NetworkAction, place: &Place) -> End {
@@ -133,6 +135,13 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         ifname_prefix: options.ifname_prefix,
         isolated_default: options.icc == Some(false),
         ageing_s: arguments.ageing,
+        vni: arguments.vni.or(options.vni),
+        peers: arguments.peer,
+        learning: options.learning,
+        strict: options.strict,
+        vxlan_port: options.vxlan_port,
+        ttl: options.ttl,
+        group: options.group,
         labels: pairs(&arguments.label)?,
         ..NetworkCreate::default()
     })
@@ -147,6 +156,12 @@ struct DriverOptions {
     host_binding: Option<IpAddr>,
     ifname_prefix: Option<String>,
     names: Option<bool>,
+    vni: Option<u32>,
+    learning: Option<bool>,
+    strict: Option<bool>,
+    vxlan_port: Option<u16>,
+    ttl: Option<u8>,
+    group: Option<IpAddr>,
 }
 
 impl DriverOptions {
@@ -162,9 +177,15 @@ impl DriverOptions {
                 BINDING_OPTION => options.host_binding = Some(value.parse().map_err(|_| bad("an address"))?),
                 NAMES_OPTION => options.names = Some(value.parse().map_err(|_| bad("true or false"))?),
                 IFNAME_OPTION => options.ifname_prefix = Some(value),
+                VNI_OPTION => options.vni = Some(value.parse().map_err(|_| bad("one VNI"))?),
+                "learning" => options.learning = Some(value.parse().map_err(|_| bad("true or false"))?),
+                "strict" => options.strict = Some(value.parse().map_err(|_| bad("true or false"))?),
+                "port" => options.vxlan_port = Some(value.parse().map_err(|_| bad("a UDP port"))?),
+                "ttl" => options.ttl = Some(value.parse().map_err(|_| bad("a number from 1 to 255"))?),
+                "group" => options.group = Some(value.parse().map_err(|_| bad("an address"))?),
                 _ => {
                     return Err(invalid(&key, format!("option {key} is not supported"))
-                        .hint(format!("there are {MTU_OPTION}, {ICC_OPTION}, {MASQUERADE_OPTION}, {BINDING_OPTION}, {IFNAME_OPTION}, {NAMES_OPTION}; see also --mtu, --l2, --internal, --ageing")));
+                        .hint(format!("there are {MTU_OPTION}, {ICC_OPTION}, {MASQUERADE_OPTION}, {BINDING_OPTION}, {IFNAME_OPTION}, {NAMES_OPTION}; for overlays {VNI_OPTION}, learning, strict, port, ttl, group; see also --mtu, --l2, --internal, --ageing")));
                 }
             }
         }
@@ -273,6 +294,12 @@ mod tests {
         assert_eq!(parse(&format!("{ICC_OPTION}=false")).unwrap().icc, Some(false));
         assert_eq!(parse(&format!("{BINDING_OPTION}=127.0.0.1")).unwrap().host_binding, Some([127, 0, 0, 1].into()));
         assert_eq!(parse(&format!("{NAMES_OPTION}=false")).unwrap().names, Some(false));
+        assert_eq!(parse(&format!("{VNI_OPTION}=4096")).unwrap().vni, Some(4096));
+        assert!(parse(&format!("{VNI_OPTION}=4096,4097")).unwrap_err().message.contains("4096,4097"));
+        let overlay = ["learning=false", "strict=true", "port=8472", "ttl=9", "group=239.1.1.1"].map(String::from);
+        let overlay = DriverOptions::parse(&overlay).unwrap();
+        assert_eq!((overlay.learning, overlay.strict, overlay.vxlan_port, overlay.ttl, overlay.group), (Some(false), Some(true), Some(8472), Some(9), Some([239, 1, 1, 1].into())));
+        assert!(parse("encrypted=true").unwrap_err().message.contains("encrypted"));
         assert_eq!(DriverOptions::parse(&[]).unwrap(), DriverOptions::default());
         assert!(parse(&format!("{MTU_OPTION}=big")).unwrap_err().message.contains("big"));
         assert!(parse(&format!("{ICC_OPTION}=perhaps")).unwrap_err().message.contains("perhaps"));

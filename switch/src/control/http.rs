@@ -45,6 +45,9 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .route("/v1/routes", get(routes).post(add_route).delete(remove_route))
         .route("/v1/networks/prune", post(prune_networks))
         .route("/v1/ports/{port}/move", post(move_port))
+        .route("/v1/networks/{network}/peers", post(add_peer).delete(remove_peer))
+        .route("/v1/networks/{network}/stations", post(add_station).delete(remove_station))
+        .route("/v1/overlays", get(overlays))
         .route("/v1/fdb", get(fdb).post(add_fdb).delete(remove_fdb))
         .route("/v1/netns", get(namespaces).post(add_namespace))
         .route("/v1/netns/{name}", axum::routing::delete(remove_namespace))
@@ -296,6 +299,31 @@ async fn remove_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>
     change(runtime, move |inner| inner.edit_fdb(&request, false).map(|()| json!({}))).await
 }
 
+async fn overlays(State(runtime): State<Runtime>, Query(query): Query<OfNetwork>) -> Answer<api::Overlays> {
+    change(runtime, move |inner| inner.overlays(query.network.as_deref())).await
+}
+
+async fn add_peer(State(runtime): State<Runtime>, Path(network): Path<String>, request: Body1<api::PeerEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.set_peer(&network, request.peer, true).map(|()| json!({}))).await
+}
+
+async fn remove_peer(State(runtime): State<Runtime>, Path(network): Path<String>, request: Body1<api::PeerEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.set_peer(&network, request.peer, false).map(|()| json!({}))).await
+}
+
+async fn add_station(State(runtime): State<Runtime>, Path(network): Path<String>, request: Body1<api::StationEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    let node = request.node.ok_or_else(|| Failure(ControlError::new(Code::Invalid, "node", "want the node that the station is behind")))?;
+    change(runtime, move |inner| inner.set_station(&network, &request.mac, Some(node)).map(|()| json!({}))).await
+}
+
+async fn remove_station(State(runtime): State<Runtime>, Path(network): Path<String>, request: Body1<api::StationEdit>) -> Answer<Value> {
+    let request = body(request)?;
+    change(runtime, move |inner| inner.set_station(&network, &request.mac, None).map(|()| json!({}))).await
+}
+
 async fn add_publish(State(runtime): State<Runtime>, Path(reference): Path<String>, request: Body1<api::PublishEdit>) -> Answer<Value> {
     let request = body(request)?;
     change(runtime, move |inner| inner.add_publish(&reference, &request.publish).map(|published| json!(published))).await
@@ -445,6 +473,9 @@ impl Inner {
         if let Ok(network) = self.model.network(target) {
             let bridge = self.bridges.get(&network.id).ok_or_else(|| unavailable("the network has no bridge"))?;
             return Ok(CaptureScope::Network(*bridge));
+        }
+        if let Some((port, _)) = self.tunnel_names().find(|(_, name)| name == target) {
+            return Ok(CaptureScope::Port(port));
         }
         // A sandbox with one port stands for it.
         let name = match self.model.sandbox(target) {

@@ -2,6 +2,7 @@
 
 mod http;
 mod names;
+mod overlay;
 mod ports;
 mod publishing;
 mod recover;

@@ -50,6 +50,8 @@ pub(super) fn gateway_of(network: &Network) -> Option<GatewayConfig> {
     let addresses: Vec<_> = network.pools.iter().filter_map(|pool| ipnetwork::IpNetwork::new(pool.gateway, pool.subnet.prefix()).ok()).collect();
     let tail = match addresses.iter().map(ipnetwork::IpNetwork::ip).find(IpAddr::is_ipv4) {
         Some(IpAddr::V4(v4)) => v4.octets(),
+        // All nodes of an overlay have the same one.
+        _ if network.overlay.is_some() => network.overlay.as_ref()?.vni.to_be_bytes(),
         _ => u32::from_str_radix(network.id.get(..8)?, 16).ok()?.to_be_bytes(),
     };
     let mac = UnicastMac::new(Mac([2, 0x42, tail[0], tail[1], tail[2], tail[3]]))?;

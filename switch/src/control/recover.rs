@@ -19,7 +19,11 @@ impl Inner {
             self.commit(model)?;
         }
         for network in self.model.networks.values().cloned().collect::<Vec<_>>() {
-            self.add_bridge(&network)?;
+            let bridge = self.add_bridge(&network)?;
+            // Its sandboxes still have one another.
+            if let Err(error) = self.open_tunnel(&network, bridge) {
+                tracing::error!(network = network.name, %error, "no way to the other nodes");
+            }
         }
         let mut processes = Vec::new();
         for sandbox in self.model.sandboxes.values().cloned().collect::<Vec<_>>() {

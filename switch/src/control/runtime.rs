@@ -56,6 +56,10 @@ pub(crate) struct Inner {
     pub(crate) bridges: BTreeMap<String, NetworkId>,
     /// Ports of the data plane, by endpoint id.
     pub(crate) ports: BTreeMap<String, PortId>,
+    /// Ports of tunnels, by network id.
+    pub(super) tunnels: BTreeMap<String, PortId>,
+    /// UDP port of tunnels whose network has none of its own.
+    pub(super) vxlan_port: u16,
     /// Where the switch's ends of veth pairs live; made when first needed.
     pub(crate) switch_side: Option<Netns>,
     /// The uplink of packets, if packets have one.
@@ -75,7 +79,8 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
 
 impl Runtime {
     /// Takes over what a daemon before us left, if it did.
-    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, uplink: &UplinkSpec, dns: &[IpAddr], watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
+    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, wires: (&UplinkSpec, u16), dns: &[IpAddr], watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
+        let (uplink, vxlan_port) = wires;
         let store = Store::new(dirs.state_file());
         let model = store.load().map_err(|error| error.to_string())?;
         let (kind, kind_reason) = netns_setup::detect::choose_kind();
@@ -96,6 +101,8 @@ impl Runtime {
             dirs,
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            vxlan_port,
             switch_side: None,
             packet_uplink: None,
             uplink_port: None,
@@ -190,8 +197,8 @@ impl Inner {
         let id = model.create_network(request, new_id()?)?;
         let network = model.network(&id)?.clone();
         self.check_against_uplink(&network)?;
-        self.add_bridge(&network)?;
-        if let Err(error) = self.commit(model) {
+        let made = self.add_bridge(&network).and_then(|bridge| self.open_tunnel(&network, bridge)).and_then(|()| self.commit(model));
+        if let Err(error) = made {
             self.drop_bridge(&id);
             return Err(error);
         }
@@ -242,7 +249,7 @@ impl Inner {
         Ok(names)
     }
 
-    pub(crate) fn add_bridge(&mut self, network: &Network) -> Result<()> {
+    pub(crate) fn add_bridge(&mut self, network: &Network) -> Result<NetworkId> {
         let config = BridgeConfig {
             l2: match network.l2 {
                 L2::Bridge => L2Mode::Bridge,
@@ -257,13 +264,14 @@ impl Inner {
             Reply::Network(bridge) => {
                 self.bridges.insert(network.id.clone(), bridge);
                 self.serve_network(network, bridge)?;
+                Ok(bridge)
             }
-            other => return Err(unavailable(format!("unexpected answer {other:?}"))),
+            other => Err(unavailable(format!("unexpected answer {other:?}"))),
         }
-        Ok(())
     }
 
     fn drop_bridge(&mut self, id: &str) {
+        self.close_tunnel(id);
         if let Some(bridge) = self.bridges.remove(id) {
             self.resolving.forget(bridge);
             drop(self.dataplane.uplink(UplinkCommand::RemoveNetwork(bridge)));

@@ -32,6 +32,7 @@ pub(crate) struct DaemonConfig {
     pub(crate) dns: Vec<IpAddr>,
     /// Whether sandboxes on the default network know each other by name; as it was when missing.
     pub(crate) bridge_names: Option<bool>,
+    pub(crate) vxlan_port: u16,
 }
 
 /// A running daemon, driven by the current tokio runtime.
@@ -55,7 +56,7 @@ impl Daemon {
         let loop_config = LoopConfig { io: config.io, seed, no_spin: false };
         let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let (watch, watched) = mpsc::unbounded_channel();
-        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, &config.uplink, &config.dns, watch)?;
+        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, (&config.uplink, config.vxlan_port), &config.dns, watch)?;
         if let Some(on) = config.bridge_names {
             runtime.lock().set_bridge_names(on).map_err(|error| error.to_string())?;
         }
@@ -109,6 +110,10 @@ async fn follow_loop(mut events: mpsc::Receiver<LoopEvent>, runtime: Runtime) {
         match event {
             LoopEvent::Switch(event) => drop(runtime.events.send(json!({ "type": "switch", "event": format!("{event:?}") }))),
             LoopEvent::Flow(event) => drop(runtime.events.send(flow_event(&runtime, &event))),
+            LoopEvent::TunnelMtu(change) => {
+                let runtime = runtime.clone();
+                drop(task::spawn_blocking(move || runtime.lock().tunnel_mtu(change)).await);
+            }
             LoopEvent::DeviceGone(port) => {
                 let runtime = runtime.clone();
                 drop(task::spawn_blocking(move || runtime.lock().device_gone(port)).await);

@@ -64,7 +64,7 @@ impl Inner {
 
     fn names_by_port(&self) -> BTreeMap<PortId, String> {
         let all = self.model.sandboxes.values().flat_map(|sandbox| sandbox.endpoints.iter().map(move |endpoint| (sandbox, endpoint)));
-        all.filter_map(|(sandbox, endpoint)| Some((*self.ports.get(&endpoint.id)?, port_name(sandbox, endpoint)))).collect()
+        all.filter_map(|(sandbox, endpoint)| Some((*self.ports.get(&endpoint.id)?, port_name(sandbox, endpoint)))).chain(self.tunnel_names()).collect()
     }
 
     pub(crate) fn port_infos(&self) -> Result<Vec<PortInfo>> {
@@ -127,6 +127,7 @@ impl Inner {
                 all.extend(self.uplink_drops()?);
                 let busy = self.resolving.busy();
                 all.extend((busy > 0).then(|| ("names_busy".to_owned(), busy)));
+                all.extend(self.tunnel_drops()?);
                 Ok(Stats {
                 bridges: stats.bridges,
                 ports: stats.ports,
@@ -142,6 +143,6 @@ impl Inner {
     }
 }
 
-fn drops(counters: &DropCounters) -> BTreeMap<String, u64> {
+pub(super) fn drops(counters: &DropCounters) -> BTreeMap<String, u64> {
     counters.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
 }

@@ -3,6 +3,7 @@
 mod capture;
 mod port;
 pub(crate) mod sockets;
+pub(crate) mod underlay;
 
 pub(crate) use capture::{CaptureBytes, CaptureWriter};
 pub(crate) use port::{PortDevice, PortIo, ReadMode};

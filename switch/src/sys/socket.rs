@@ -17,7 +17,7 @@ const SO_MEMINFO: i32 = 55;
 const MEMINFO_SNDBUF: usize = 3;
 const MEMINFO_WMEM_QUEUED: usize = 5;
 
-fn set(socket: &Socket, level: i32, option: i32, value: i32) -> io::Result<()> {
+pub(super) fn set(socket: &Socket, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value is an int that outlives the call.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -35,6 +35,24 @@ pub(crate) fn set_peek_offset(socket: &Socket, offset: i32) -> io::Result<()> {
 /// A send buffer of that size, beyond the system's limit where we may.
 pub(crate) fn force_send_buffer(socket: &Socket, bytes: usize) {
     set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, i32::try_from(bytes).unwrap_or(i32::MAX)).ok();
+}
+
+/// The same for receiving, beyond the system's limit where we may and up to it elsewhere.
+pub(crate) fn force_receive_buffer(socket: &Socket, bytes: usize) {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    if set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
+        set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes).ok();
+    }
+}
+
+/// What the system knows of the path that a connected socket's datagrams take, bytes (ip(7), IP_MTU).
+pub(crate) fn path_mtu(socket: &Socket, ipv6: bool) -> Option<u16> {
+    let (level, option) = if ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_MTU) } else { (libc::IPPROTO_IP, libc::IP_MTU) };
+    let (mut mtu, mut length) = (0_i32, 4_u32);
+    // SAFETY: the value is an int, as long as told.
+    let done = unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut mtu).cast(), &raw mut length) };
+    // A jumbogram's is above what a datagram can fill.
+    if done < 0 { None } else { u16::try_from(mtu.min(65_535)).ok() }
 }
 
 /// ICMP errors about datagrams are kept for [`next_error`].
@@ -150,7 +168,7 @@ pub(crate) fn next_error(socket: &Socket) -> Option<NetworkError> {
         if done < 0 {
             return None;
         }
-        let to = destination(&name, message.msg_namelen)?;
+        let to = address_of(&name, message.msg_namelen)?;
         // cmsghdr: length u64, level i32, type i32; then errno u32, origin u8, type u8, code u8, pad, info u32.
         let bytes: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut at = 0;
@@ -174,7 +192,8 @@ pub(crate) fn next_error(socket: &Socket) -> Option<NetworkError> {
     }
 }
 
-fn destination(name: &libc::sockaddr_storage, length: u32) -> Option<SocketAddr> {
+/// An address that the kernel wrote.
+pub(super) fn address_of(name: &libc::sockaddr_storage, length: u32) -> Option<SocketAddr> {
     // SAFETY: the kernel wrote an address of that length.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, len| {

@@ -228,3 +228,30 @@ fn advertisements_are_flooded_by_the_clock() {
     assert_eq!(bench.send_bytes(a, &solicitation), [a]);
     assert_eq!(bench.drops(a, DropReason::NoOtherPort), 0);
 }
+
+/// Each node has the network's gateway, so no node's is seen through a tunnel.
+#[test]
+fn a_gateway_and_a_tunnel_do_not_meet() {
+    let mut bench = served();
+    let a = bench.port(|_| {});
+    let tunnel = bench.port(|config| config.tunnel = true);
+    let (mut told, at) = (Vec::new(), bench.switch.poll_timeout().unwrap().0);
+    bench.switch.handle_timeout(at, &mut bench.out);
+    told.extend(bench.out.frames.drain(..).map(|(port, _)| port));
+    assert_eq!(told, [a], "what it says by itself");
+    let mut question = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 7, 10, 0, 0, 7];
+    question.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 1]);
+    assert_eq!(bench.send_bytes(a, &question), [a], "answered here, and not asked there");
+    assert_eq!(bench.send_bytes(tunnel, &question), [a], "not answered");
+    assert_eq!(bench.send_bytes(tunnel, &discover()), [a]);
+    let mut outside = discover();
+    outside[..6].copy_from_slice(&[2, 0x42, 10, 0, 0, 1]);
+    assert_eq!(bench.send_bytes(tunnel, &outside), []);
+    assert_eq!(bench.drops(tunnel, DropReason::Isolated), 1);
+    assert!(bench.out.outside.is_empty());
+    let network = bench.network;
+    let to_tunnel = bench.switch.pool().copy_of(&[&[2, 0, 0, 0, 0, 1, 2, 0x42, 10, 0, 0, 1, 8, 0][..], &[0; 46]].concat()).unwrap();
+    bench.switch.inject(network, to_tunnel, Instant::ZERO, &mut bench.out);
+    assert!(bench.out.frames.is_empty(), "station 1 is behind the tunnel");
+    assert_eq!(bench.send(a, 1, 7), [tunnel], "for others it is a port like any");
+}

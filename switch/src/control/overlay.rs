@@ -1,0 +1,218 @@
+//! Overlay networks: their tunnels, and what there is to see of them.
+
+use std::collections::BTreeMap;
+
+use dataplane::{Command, PortConfig, Reply};
+use packet::{NetworkId, PortId, UnicastMac, Vni};
+use serde_json::json;
+use vxlan::{RemoteKind, VniConfig};
+use weft_control::{
+    Code, ControlError, Network, Result,
+    api::{OverlayInfo, Overlays, RemoteStation},
+    overlay::{Overlay, Remote},
+};
+
+use super::{
+    publishing::gateway_of,
+    runtime::{Inner, unavailable},
+    views,
+};
+use crate::{
+    dataloop::AddPortError,
+    tunnel::{MtuChange, TunnelCommand, TunnelConfig, TunnelError, TunnelReply, TunnelState, TunnelView},
+};
+
+/// What the tunnel's port of a network is called.
+fn port_name(network: &Network) -> String {
+    format!("vxlan:{}", network.name)
+}
+
+impl Inner {
+    /// Opens the tunnel of a network whose bridge was made, if it is an overlay.
+    pub(super) fn open_tunnel(&mut self, network: &Network, bridge: NetworkId) -> Result<()> {
+        let Some(overlay) = &network.overlay else { return Ok(()) };
+        let mut port = PortConfig::new(bridge, port_name(network));
+        port.mtu = network.mtu;
+        port.tunnel = true;
+        let id = self.dataplane.add_tunnel(port, self.tunnel_of(network, overlay)?).map_err(refused)?;
+        self.tunnels.insert(network.id.clone(), id);
+        Ok(())
+    }
+
+    fn tunnel_of(&self, network: &Network, overlay: &Overlay) -> Result<TunnelConfig> {
+        let udp_port = overlay.port.unwrap_or(self.vxlan_port);
+        let station = |(mac, node): (&String, &Remote)| Some((mac.parse().ok().and_then(UnicastMac::new)?, node.at(udp_port)));
+        Ok(TunnelConfig {
+            vni: Vni::new(overlay.vni).ok_or_else(|| unavailable("no such VNI"))?,
+            rules: VniConfig {
+                mtu: u16::try_from(network.mtu).map_err(unavailable)?,
+                learning: overlay.learning,
+                ageing: std::time::Duration::from_secs(network.ageing_s.into()),
+                strict: overlay.strict,
+                ..VniConfig::default()
+            },
+            udp_port,
+            ttl: overlay.ttl,
+            group: overlay.group,
+            peers: overlay.peers.iter().map(|peer| peer.at(udp_port)).collect(),
+            stations: overlay.stations.iter().filter_map(station).collect(),
+            gateway: gateway_of(network).map(|gateway| gateway.mac),
+        })
+    }
+
+    pub(super) fn close_tunnel(&mut self, network: &str) {
+        if let Some(port) = self.tunnels.remove(network) {
+            self.dataplane.remove_port(port).ok();
+        }
+    }
+
+    /// The tunnel of an overlay network, with the UDP port of its nodes.
+    fn tunnel(&self, reference: &str) -> Result<(PortId, u16)> {
+        let network = self.model.network(reference)?;
+        let port = self.tunnels.get(&network.id).copied().ok_or_else(|| unavailable(format!("the tunnel of network {} is not open", network.name)))?;
+        let udp_port = network.overlay.as_ref().and_then(|overlay| overlay.port);
+        Ok((port, udp_port.unwrap_or(self.vxlan_port)))
+    }
+
+    pub(crate) fn set_peer(&mut self, network: &str, peer: Remote, present: bool) -> Result<()> {
+        let mut model = self.model.clone();
+        model.set_peer(network, peer, present)?;
+        let (port, udp_port) = self.tunnel(network)?;
+        let at = peer.at(udp_port);
+        let (change, undo) = (TunnelCommand::AddPeer(port, at), TunnelCommand::RemovePeer(port, at));
+        let (change, undo) = if present { (change, undo) } else { (undo, change) };
+        self.carry_out(change)?;
+        if let Err(error) = self.commit(model) {
+            self.carry_out(undo).ok();
+            return Err(error);
+        }
+        self.event(if present { "overlay peer" } else { "overlay unpeer" }, json!({ "network": network, "peer": peer.to_string() }));
+        Ok(())
+    }
+
+    pub(crate) fn set_station(&mut self, network: &str, mac: &str, node: Option<Remote>) -> Result<()> {
+        let mut model = self.model.clone();
+        let station = model.set_station(network, mac, node)?;
+        let (port, udp_port) = self.tunnel(network)?;
+        self.carry_out(match node {
+            Some(node) => TunnelCommand::AddStation(port, station, node.at(udp_port)),
+            None => TunnelCommand::RemoveStation(port, station),
+        })?;
+        self.commit(model)
+    }
+
+    fn carry_out(&self, command: TunnelCommand) -> Result<()> {
+        match self.dataplane.tunnel(command).map_err(unavailable)? {
+            TunnelReply::Done(result) => result.map_err(|error| refused(error.into())),
+            TunnelReply::State(_) => Ok(()),
+        }
+    }
+
+    fn tunnel_state(&self) -> Result<TunnelState> {
+        match self.dataplane.tunnel(TunnelCommand::Show).map_err(unavailable)? {
+            TunnelReply::State(state) => Ok(state),
+            TunnelReply::Done(_) => Err(unavailable("unexpected answer")),
+        }
+    }
+
+    /// All overlays, or one.
+    pub(crate) fn overlays(&self, reference: Option<&str>) -> Result<Overlays> {
+        let only = reference.map(|reference| self.model.network(reference).map(|network| network.id.clone())).transpose()?;
+        let state = self.tunnel_state()?;
+        let Reply::Ports(ports) = self.dataplane.apply(Command::ShowPorts(None)).map_err(unavailable)? else { return Err(unavailable("no ports")) };
+        let mut infos = Vec::new();
+        for network in self.model.networks.values().filter(|network| only.as_ref().is_none_or(|only| *only == network.id)) {
+            let Some((overlay, port)) = network.overlay.as_ref().zip(self.tunnels.get(&network.id)) else { continue };
+            let view = state.tunnels.iter().find(|view| view.port == *port);
+            let drops = ports.iter().find(|view| view.id == *port).map(|view| views::drops(&view.counters.drops)).unwrap_or_default();
+            infos.extend(view.map(|view| info(network, overlay, view, drops)));
+        }
+        infos.sort_by(|one, other| one.network.cmp(&other.network));
+        Ok(Overlays { networks: infos, drops: sum(state.drops.iter().flat_map(vxlan::Drops::iter)) })
+    }
+
+    /// Drops inside tunnels, for the totals.
+    pub(super) fn tunnel_drops(&self) -> Result<BTreeMap<String, u64>> {
+        let state = self.tunnel_state()?;
+        Ok(sum(state.drops.iter().flat_map(vxlan::Drops::iter)).into_iter().map(|(reason, count)| (format!("vxlan_{reason}"), count)).collect())
+    }
+
+    /// Tunnels with their names.
+    pub(super) fn tunnel_names(&self) -> impl Iterator<Item = (PortId, String)> {
+        self.tunnels.iter().filter_map(|(network, port)| Some((*port, port_name(self.model.networks.get(network)?))))
+    }
+
+    /// The path of a tunnel was found smaller, or may be larger again.
+    pub(crate) fn tunnel_mtu(&self, change: MtuChange) {
+        if let Some((_, name)) = self.tunnel_names().find(|(port, _)| *port == change.port) {
+            tracing::warn!(port = name, mtu = change.mtu, "the path between nodes carries another size");
+            self.event("overlay mtu", json!({ "port": name, "mtu": change.mtu }));
+        }
+    }
+}
+
+fn refused(error: AddPortError) -> ControlError {
+    let text = error.to_string();
+    match error {
+        AddPortError::Tunnel(TunnelError::Socket(port, _)) => {
+            ControlError::new(Code::Conflict, port.to_string(), text).hint("another program, or a VXLAN device of the kernel, may have that port: give the daemon --vxlan-port, or the network -o port=")
+        }
+        AddPortError::Tunnel(TunnelError::Group(group, _)) => {
+            ControlError::new(Code::Invalid, group.to_string(), text).hint(format!("want a route to the group, such as `ip route add {group} dev DEVICE`"))
+        }
+        AddPortError::Tunnel(TunnelError::Refused(_)) => ControlError::new(Code::Invalid, "", text),
+        AddPortError::Tunnel(TunnelError::NoStation) => ControlError::new(Code::NotFound, "", text),
+        _ => unavailable(text),
+    }
+}
+
+fn sum(counts: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (reason, count) in counts.filter(|(_, count)| *count > 0) {
+        *sums.entry(reason.to_owned()).or_default() += count;
+    }
+    sums
+}
+
+fn info(network: &Network, overlay: &Overlay, view: &TunnelView, mut drops: BTreeMap<String, u64>) -> OverlayInfo {
+    let counters = &view.counters;
+    for (reason, count) in sum(counters.drops.iter()) {
+        *drops.entry(reason).or_default() += count;
+    }
+    let named = [
+        ("frames_out", counters.frames_out),
+        ("bytes_out", counters.bytes_out),
+        ("flooded", counters.flooded),
+        ("suppressed", counters.suppressed),
+        ("frames_in", counters.frames_in),
+        ("bytes_in", counters.bytes_in),
+        ("learned", counters.learned),
+        ("moved", counters.moved),
+        ("evicted", counters.evicted),
+    ];
+    let remotes = view.remotes.iter().map(|remote| RemoteStation {
+        mac: remote.mac.to_string(),
+        node: remote.to.to_string(),
+        kind: match remote.kind {
+            RemoteKind::Static => "static",
+            RemoteKind::Pushed => "pushed",
+            RemoteKind::Learned => "learned",
+        }
+        .into(),
+        idle: remote.idle.map(|idle| idle.as_secs()),
+    });
+    OverlayInfo {
+        network: network.name.clone(),
+        vni: overlay.vni,
+        port: view.udp_port,
+        mtu: view.mtu,
+        learning: overlay.learning,
+        strict: overlay.strict,
+        ttl: overlay.ttl,
+        group: overlay.group,
+        peers: view.peers.iter().map(ToString::to_string).collect(),
+        remotes: remotes.collect(),
+        counters: named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        drops,
+    }
+}

@@ -1,0 +1,504 @@
+//! Overlay networks: nodes on one underlay, each with a daemon of its own or a VXLAN device of the kernel. SPEC rows:
+//! V1, V3, V11, and V13 to V15 without names.
+
+use std::{fs, net::UdpSocket, path::PathBuf};
+
+use libtest_mimic::Trial;
+use netns_setup::Netns;
+use serde_json::Value;
+use weft_tests::{
+    lab::Lab,
+    ns::{Background, Ns},
+    run::eventually,
+    runner::{Need, test},
+};
+
+const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("iperf3"), Need::Tool("python3")];
+const TSHARK: &[Need] = &[Need::Root, Need::Tun, Need::Tool("tshark"), Need::Tool("iperf3")];
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        test("vxlan::two_nodes", NEEDS, || two_nodes(false)),
+        test("vxlan::two_nodes_over_ipv6", NEEDS, || two_nodes(true)),
+        test("vxlan::v3_beside_the_kernel", NEEDS, beside_the_kernel),
+        test("vxlan::a_group_with_the_kernel", NEEDS, group),
+        test("vxlan::three_nodes_and_a_station_that_moves", NEEDS, three_nodes),
+        test("vxlan::vnis_are_apart_and_strangers_unheard", NEEDS, apart),
+        test("vxlan::v1_what_is_on_the_wire", TSHARK, on_the_wire),
+        test("vxlan::gateways_stay_at_home", NEEDS, gateways),
+        test("vxlan::peers_outlive_the_daemon", NEEDS, restart),
+        test("vxlan::v11_no_footprint_no_kernel_device", NEEDS, footprint),
+        test("vxlan::a_smaller_path_is_named_and_told", NEEDS, smaller_path),
+        test("vxlan::words_and_refusals", &[Need::Root, Need::Tun], words),
+    ]
+}
+
+/// Nodes on one underlay, 192.168.88.21N and fd88::N.
+struct Fabric {
+    wire: Ns,
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    lab: Lab,
+    number: usize,
+}
+
+impl Fabric {
+    /// Of these, that many run a daemon, with `options`.
+    fn new(nodes: usize, daemons: usize, options: &str) -> Self {
+        let labs: Vec<_> = (0..nodes).map(|_| Lab::without_daemon()).collect();
+        let wire = labs[0].ns("wire");
+        wire.sh("ip link add br0 type bridge && ip link set br0 up").ok();
+        let mut this = Self { wire, nodes: Vec::new() };
+        for (number, mut lab) in (1..).zip(labs) {
+            let wire = &this.wire.name;
+            let host = &lab.host;
+            host.sh(&format!(
+                "ip link add eth0 type veth peer name n{number} netns {wire} && ip addr add 192.168.88.21{number}/24 dev eth0 && ip addr add fd88::{number}/64 dev eth0 nodad \
+                 && ip link set eth0 up && ip route add 239.0.0.0/8 dev eth0 && ip -n {wire} link set n{number} master br0 up"
+            ))
+            .ok();
+            if number <= daemons {
+                lab.start_daemon_with(options);
+            }
+            this.nodes.push(Node { lab, number });
+        }
+        eventually("the underlay is up", || this.nodes[0].lab.host.pings(&format!("192.168.88.21{nodes}")) && this.nodes[0].lab.host.pings(&format!("fd88::{nodes}")));
+        this
+    }
+
+    /// An overlay on the first `daemons` nodes, each a peer of all.
+    fn overlay(&self, daemons: usize, ipv6: bool, options: &str) {
+        let peers: Vec<_> = self.nodes.iter().map(|node| format!("--peer {}", if ipv6 { format!("fd88::{}", node.number) } else { node.underlay() })).collect();
+        for node in &self.nodes[..daemons] {
+            // Of itself too: one configuration for all.
+            node.overlay(&format!("{} {options}", peers.join(" ")));
+        }
+    }
+}
+
+impl Node {
+    fn underlay(&self) -> String {
+        format!("192.168.88.21{}", self.number)
+    }
+
+    fn overlay(&self, options: &str) {
+        let number = self.number;
+        self.lab.weft(&format!("network create -d overlay net --subnet 10.0.0.0/24 --subnet fd0a::/64 --ip-range 10.0.0.{}/28 {options}", number * 16)).ok();
+    }
+
+    /// A station 10.0.0.N and fd0a::N on the overlay.
+    fn station(&self, last: u8) -> Ns {
+        self.station_at(last, "net")
+    }
+
+    fn station_at(&self, last: u8, network: &str) -> Ns {
+        let ns = self.lab.ns(&format!("s{last}{network}"));
+        self.lab.weft(&format!("attach {network} {} --ifname eth0 --ip 10.0.0.{last} --ip6 fd0a::{last}", ns.path())).ok();
+        ns
+    }
+
+    fn show(&self) -> Value {
+        self.lab.weft("vxlan show --json").json()
+    }
+
+    /// A drop reason of the whole node.
+    fn dropped(&self, reason: &str) -> u64 {
+        self.show()["drops"][reason].as_u64().unwrap_or(0)
+    }
+
+    /// Another node that has the kernel's device, with a bridge on it and a station behind that.
+    fn kernel(&self, vxlan: &str, last: u8) -> Ns {
+        let host = &self.lab.host;
+        let ns = self.lab.ns(&format!("k{last}"));
+        host.sh(&format!(
+            "ip link add vxlan0 type vxlan id 4096 dstport 4789 {vxlan} && ip link add br0 type bridge && ip link set vxlan0 master br0 up && ip link set br0 up \
+             && ip link add v0 type veth peer name eth0 netns {} && ip link set v0 master br0 up",
+            ns.name
+        ))
+        .ok();
+        ns.sh(&format!("ip link set eth0 mtu 1450 && ip addr add 10.0.0.{last}/24 dev eth0 && ip addr add fd0a::{last}/64 dev eth0 nodad && ip link set eth0 up")).ok();
+        ns
+    }
+}
+
+/// Pings over both families, and TCP and UDP both ways.
+fn traffic(one: &Ns, two: &Ns, last: u8) {
+    for to in [format!("10.0.0.{last}"), format!("fd0a::{last}")] {
+        eventually("the first ping", || one.run(&format!("ping -c 1 -W 1 {to}")).code == Some(0));
+        assert!(one.pings(&to), "ping {to}");
+    }
+    let _server = two.iperf_server();
+    for to in [format!("10.0.0.{last}"), format!("fd0a::{last}")] {
+        for options in ["", "-R", "-P 4"] {
+            let report = one.iperf(&to, options);
+            let bytes = report["end"]["sum_received"]["bytes"].as_u64();
+            assert!(bytes.is_some_and(|bytes| bytes > 10_000_000), "TCP {to} {options}: {bytes:?} bytes, {}", report["error"]);
+        }
+        for options in ["-u -b 20M -l 1300", "-u -b 20M -l 1300 -R", "-u -b 5M -l 64", "-u -b 20M -l 8000"] {
+            let report = one.iperf(&to, options);
+            let sum = &report["end"]["sum"];
+            let (lost, packets) = (sum["lost_packets"].as_u64().unwrap_or(u64::MAX), sum["packets"].as_u64().unwrap_or(0));
+            assert!(packets > 100 && lost * 4 < packets, "UDP {to} {options}: {lost} of {packets} lost, {}", report["error"]);
+        }
+    }
+}
+
+/// What a station counted as wrong: checksums of TCP, UDP and IP.
+fn checksum_errors(ns: &Ns) -> u64 {
+    let counts = ns.sh("cat /proc/self/net/snmp6; nstat -az TcpInCsumErrors UdpInCsumErrors IpExtInCsumErrors IcmpInCsumErrors Udp6InCsumErrors | grep Csum").stdout;
+    let lines = counts.lines().filter(|line| line.contains("Csum"));
+    lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+}
+
+fn two_nodes(ipv6: bool) {
+    let fabric = Fabric::new(2, 2, "");
+    fabric.overlay(2, ipv6, "");
+    let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
+    let (a, b) = (one.station(18), two.station(34));
+    let mtu = if ipv6 { 1430 } else { 1450 };
+    assert!(a.ip("link show eth0").ok().contains(&format!("mtu {mtu}")));
+    traffic(&a, &b, 34);
+    assert!(b.pings("10.0.0.18"));
+    // What fits, and no more; and the longest there is, in fragments.
+    assert!(a.run(&format!("ping -c 2 -i 0.1 -W 2 -M do -s {} 10.0.0.34", mtu - 28)).stdout.contains(" 0% packet loss"));
+    for (to, size) in [("10.0.0.34", 65_507), ("fd0a::34", 65_527)] {
+        let ping = a.run(&format!("ping -c 3 -i 0.2 -W 2 -s {} {to}", size - 8));
+        assert!(ping.stdout.contains(" 0% packet loss"), "{ping:?}");
+    }
+    // Everybody is reached by broadcast and by group.
+    b.sh("echo 0 > /proc/sys/net/ipv4/icmp_echo_ignore_broadcasts").ok();
+    assert!(a.run("ping -b -c 2 -i 0.1 -W 2 10.0.0.255").stdout.contains("from 10.0.0.34"));
+    assert!(a.run("ping -c 2 -i 0.2 -W 2 ff02::1%eth0").stdout.matches("from fe80").count() > 2, "both answered");
+    assert_eq!(checksum_errors(&a) + checksum_errors(&b), 0);
+    let shown = one.show();
+    let network = &shown["networks"][0];
+    assert_eq!((&network["vni"], &network["port"], &network["mtu"], &network["strict"]), (&4096.into(), &4789.into(), &mtu.into(), &true.into()));
+    assert_eq!(network["peers"].as_array().map(Vec::len), Some(1), "not itself: {network}");
+    let remote = &network["remotes"][0];
+    assert_eq!(remote["kind"], "learned");
+    assert!(remote["node"].as_str().is_some_and(|node| node.ends_with(":4789") && node.contains(if ipv6 { "fd88::2" } else { "192.168.88.212" })), "{remote}");
+    assert!(one.lab.weft("fdb show net").ok().contains("vxlan:net"), "remote stations are behind the tunnel's port");
+}
+
+fn beside_the_kernel() {
+    let fabric = Fabric::new(2, 1, "");
+    let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
+    one.overlay(&format!("--vni 4096 --peer {}", two.underlay()));
+    let a = one.station(18);
+    let b = two.kernel(&format!("local {} nolearning", two.underlay()), 34);
+    two.lab.host.sh(&format!("bridge fdb append 00:00:00:00:00:00 dev vxlan0 dst {}; ip link set vxlan0 type vxlan learning", one.underlay())).ok();
+    traffic(&a, &b, 34);
+    traffic(&b, &a, 18);
+    for size in [1422, 8000, 65_000] {
+        assert!(a.run(&format!("ping -c 2 -i 0.2 -W 2 -s {size} 10.0.0.34")).stdout.contains(" 0% packet loss"), "{size} bytes");
+        assert!(b.run(&format!("ping -c 2 -i 0.2 -W 2 -s {size} 10.0.0.18")).stdout.contains(" 0% packet loss"), "{size} bytes back");
+    }
+    assert_eq!(checksum_errors(&a) + checksum_errors(&b), 0);
+}
+
+fn group() {
+    let fabric = Fabric::new(3, 2, "");
+    fabric.wire.sh("echo 0 > /sys/class/net/br0/bridge/multicast_snooping").ok();
+    let [one, two, three] = &fabric.nodes[..] else { panic!("three nodes") };
+    one.overlay("-o group=239.1.1.1");
+    two.overlay("-o group=239.1.1.1");
+    let (a, b) = (one.station(18), two.station(34));
+    let c = three.kernel("group 239.1.1.1 dev eth0", 50);
+    for (from, to) in [(&a, "10.0.0.34"), (&a, "10.0.0.50"), (&b, "fd0a::50"), (&c, "10.0.0.18"), (&c, "fd0a::34")] {
+        eventually("the first ping", || from.run(&format!("ping -c 1 -W 1 {to}")).code == Some(0));
+        assert!(from.pings(to), "{to}");
+    }
+    assert_eq!(one.show()["networks"][0]["strict"], false);
+    assert!(one.lab.host.ip("maddr show dev eth0").ok().contains("239.1.1.1"));
+    drop((a, b));
+    eventually("nobody is in the network", || one.lab.weft("network rm net").code == Some(0));
+    assert!(!one.lab.host.ip("maddr show dev eth0").ok().contains("239.1.1.1"), "the group was left");
+}
+
+fn three_nodes() {
+    let fabric = Fabric::new(3, 3, "");
+    fabric.overlay(3, false, "");
+    let stations: Vec<_> = fabric.nodes.iter().zip([18, 34, 50]).map(|(node, last)| node.station(last)).collect();
+    for from in &stations {
+        for last in [18, 34, 50] {
+            assert!(from.pings(&format!("10.0.0.{last}")) && from.pings(&format!("fd0a::{last}")));
+        }
+    }
+    // The same station, by addresses, turns up on another node, and says so as moved ones do.
+    let mac = "02:00:00:00:00:77";
+    let at = |node: &Node| {
+        let ns = node.lab.ns("mover");
+        node.lab.weft(&format!("attach net {} --ifname eth0 --ip 10.0.0.77 --mac {mac}", ns.path())).ok();
+        ns
+    };
+    let before = at(&fabric.nodes[1]);
+    assert!(stations[0].pings("10.0.0.77") && stations[2].pings("10.0.0.77"));
+    drop(before);
+    eventually("the port is gone", || !fabric.nodes[1].lab.weft("port ls").ok().contains("mover"));
+    let after = at(&fabric.nodes[2]);
+    assert!(after.pings("10.0.0.18"));
+    assert!(stations[0].pings("10.0.0.77") && stations[1].pings("10.0.0.77"), "where it was too");
+    let shown = fabric.nodes[0].show();
+    let remote = shown["networks"][0]["remotes"].as_array().and_then(|all| all.iter().find(|remote| remote["mac"] == mac)).cloned();
+    assert_eq!(remote.expect("it is known")["node"], "192.168.88.213:4789");
+    assert!(shown["networks"][0]["counters"]["moved"].as_u64().is_some_and(|moved| moved > 0));
+}
+
+/// A socket in a node's namespace, to send what no VTEP would.
+fn socket_in(ns: &Ns) -> UdpSocket {
+    let netns = Netns::open_path(ns.path()).expect("the namespace opens");
+    netns.run(|| Ok(UdpSocket::bind("0.0.0.0:0"))).expect("the namespace").expect("a socket")
+}
+
+fn vxlan_header(vni: u32) -> [u8; 8] {
+    (u64::from(0x0800_0000_u32) << 32 | u64::from(vni) << 8).to_be_bytes()
+}
+
+fn apart() {
+    let fabric = Fabric::new(3, 2, "");
+    let [one, two, stranger] = &fabric.nodes[..] else { panic!("three nodes") };
+    one.overlay(&format!("--vni 4096 --peer {}", two.underlay()));
+    two.overlay(&format!("--vni 4096 --peer {}", one.underlay()));
+    let (a, b) = (one.station(18), two.station(34));
+    assert!(a.pings("10.0.0.34"));
+    // Another VNI with the same peers: neither broadcast nor anything else crosses.
+    for (node, range) in [(one, "10.1.0.16/28"), (two, "10.1.0.32/28")] {
+        let peer = if node.number == 1 { two } else { one };
+        node.lab.weft(&format!("network create -d overlay other --subnet 10.1.0.0/24 --ip-range {range} --vni 5000 --peer {}", peer.underlay())).ok();
+    }
+    let c = two.lab.ns("other");
+    two.lab.weft(&format!("attach other {} --ifname eth0", c.path())).ok();
+    c.sh("ip addr flush dev eth0 && ip addr add 10.0.0.99/24 dev eth0").ok();
+    assert!(a.cannot_ping("10.0.0.99") && c.cannot_ping("10.0.0.18") && a.pings("10.0.0.34"));
+    // Who is no peer is not heard, whatever he knows.
+    let socket = socket_in(&stranger.lab.host);
+    let before = one.dropped("unknown_remote");
+    let frame = [&vxlan_header(4096)[..], &[0xff; 6], &[2, 0, 0, 0, 0, 9, 0x88, 0xb5], &[0; 46]].concat();
+    for _ in 0..3 {
+        socket.send_to(&frame, "192.168.88.211:4789").expect("sent");
+    }
+    eventually("strangers are counted", || one.dropped("unknown_remote") == before + 3);
+    let from_peer = socket_in(&two.lab.host);
+    let counted = |reason: &str, datagram: &[u8]| {
+        let before = one.dropped(reason);
+        from_peer.send_to(datagram, "192.168.88.211:4789").expect("sent");
+        eventually(reason, || one.dropped(reason) == before + 1);
+    };
+    counted("unknown_vni", &[&vxlan_header(4097)[..], &frame[8..]].concat());
+    counted("short", &frame[..7]);
+    counted("short", &[]);
+    counted("bad_flags", &[&[0; 8][..], &frame[8..]].concat());
+    counted("inner_runt", &frame[..15]);
+    counted("bad_inner_source", &[&frame[..14], &[0xff; 6], &frame[20..]].concat());
+    // Lengths and bytes of all kinds.
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for round in 0..2000_usize {
+        let length = if round % 50 == 0 { 65_507 - round % 7 } else { usize::try_from(next() % 1600).expect("small") };
+        let mut datagram: Vec<u8> = (0..length).map(|_| next().to_le_bytes()[0]).collect();
+        if round % 2 == 0 && length > 8 {
+            datagram[..8].copy_from_slice(&vxlan_header(4096));
+        }
+        if round % 4 == 0 && length > 40 {
+            datagram[8..22].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0]);
+        }
+        drop(from_peer.send_to(&datagram, "192.168.88.211:4789"));
+    }
+    assert!(a.pings("10.0.0.34") && b.pings("10.0.0.18"), "and nothing broke");
+    let buffers = || one.lab.weft("stats --json").json()["buffers"].clone();
+    let settled = buffers();
+    assert!(settled[1].as_u64().is_some_and(|large| large < 200), "no buffer was lost: {settled}");
+}
+
+/// Captures on a node's underlay device.
+fn sniff(node: &Node) -> (PathBuf, Background) {
+    let file = node.lab.dir().join("underlay.pcap");
+    let child = node.lab.host.command("tshark").args(["-q", "-i", "eth0", "-s", "256", "-w"]).arg(&file).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
+    let sniffer = Background(child.expect("tshark"));
+    eventually("tshark captures", || {
+        node.lab.host.run("ping -c 1 -W 1 192.168.88.212").ok();
+        fs::metadata(&file).is_ok_and(|file| file.len() > 400)
+    });
+    (file, sniffer)
+}
+
+fn on_the_wire() {
+    let fabric = Fabric::new(2, 2, "");
+    fabric.overlay(2, false, "-o ttl=33");
+    let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
+    let (a, b) = (one.station(18), two.station(34));
+    let (file, sniffer) = sniff(one);
+    let read = |options: &str| one.lab.host.sh(&format!("tshark -r {} {options} 2>/dev/null", file.display())).stdout;
+    assert!(a.pings("10.0.0.34") && a.pings("fd0a::34"));
+    {
+        let _server = b.iperf_server();
+        a.iperf("10.0.0.34", "-n 2M -t 0 -P 16");
+        // Congestion inside is seen outside (RFC 6040).
+        a.run("ping -c 2 -i 0.1 -W 1 -Q 3 10.0.0.34").ok();
+    }
+    eventually("the capture has the last datagrams", || read("-Y 'vxlan && icmp && ip.dsfield.ecn==3'").contains("10.0.0.34"));
+    drop(sniffer);
+    assert!(read("-Y 'vxlan.vni==4096 && ip.src==192.168.88.211 && ip.dst==192.168.88.212 && icmp' -T fields -e ip.src").contains("192.168.88.211,10.0.0.18"), "V3");
+    // A sender's own capture sees checksums that the device is yet to make.
+    let malformed = read("-o udp.check_checksum:FALSE -o tcp.check_checksum:FALSE -Y '_ws.malformed'");
+    assert!(malformed.is_empty(), "{malformed}");
+    let ours = "udp.dstport==4789 && ip.src==192.168.88.211";
+    let mut ports: Vec<u32> = read(&format!("-Y '{ours}' -T fields -E occurrence=f -e udp.srcport")).lines().filter_map(|line| line.parse().ok()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert!(ports.len() > 3 && ports.iter().all(|port| (49_152..=65_535).contains(port)), "{ports:?}");
+    let outer = read(&format!("-Y '{ours}' -T fields -E occurrence=f -e ip.flags.df -e ip.ttl -e vxlan.flags -e vxlan.vni"));
+    let mut kinds: Vec<_> = outer.lines().collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, ["True\t33\t0x0800\t4096"], "one kind of outer header");
+    let marks = read(&format!("-Y '{ours} && icmp && ip.dsfield.ecn==3' -T fields -e ip.dsfield.ecn"));
+    assert!(marks.lines().count() >= 2 && marks.lines().all(|line| line == "3,3"), "{marks}");
+}
+
+fn gateways() {
+    let fabric = Fabric::new(2, 2, "");
+    fabric.overlay(2, false, "");
+    let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
+    let (a, b) = (one.station(18), two.station(34));
+    assert!(a.pings("10.0.0.34"));
+    let heard = two.lab.dir().join("heard");
+    let tunnel = two.lab.weft_command().args(["capture", "vxlan:net", "-w"]).arg(&heard).stderr(std::process::Stdio::null()).spawn().expect("a capture");
+    let tunnel = Background(tunnel);
+    eventually("the capture runs", || fs::metadata(&heard).is_ok_and(|file| file.len() > 0));
+    // Each station has the gateway of its own node, under one address.
+    for ns in [&a, &b] {
+        assert!(ns.pings("10.0.0.1") && ns.pings("fd0a::1"));
+        assert!(ns.ip("neigh show 10.0.0.1").ok().contains("02:42:0a:00:00:01"));
+    }
+    // Published on one node: the client is a stranger to the other.
+    two.lab.weft("run -d --name web --net net -p 8080:80 -- python3 -m http.server 80").ok();
+    eventually("it is served", || one.lab.host.sh("curl -s -m 2 -o /dev/null http://192.168.88.212:8080/").code == Some(0));
+    let web = two.lab.weft("inspect web").json()[0]["endpoints"][0]["addresses"][0].as_str().and_then(|address| address.split('/').next().map(str::to_owned)).expect("an address");
+    eventually("from the other node's station", || a.sh(&format!("curl -s -m 2 -o /dev/null http://{web}/")).code == Some(0));
+    // What claims to be the gateway does not come in by the tunnel.
+    let socket = socket_in(&one.lab.host);
+    let before = two.dropped("looped");
+    let frame = [&vxlan_header(4096)[..], &[0xff; 6], &[2, 0x42, 10, 0, 0, 1, 0x88, 0xb5], &[0; 46]].concat();
+    socket.send_to(&frame, "192.168.88.212:4789").expect("sent");
+    eventually("it is counted", || two.dropped("looped") == before + 1);
+    drop(tunnel);
+    if Need::Tool("tshark").is_met() {
+        let crossed = two.lab.host.sh(&format!("tshark -r {} -Y 'eth.addr==02:42:0a:00:00:01 || arp.dst.proto_ipv4==10.0.0.1' 2>/dev/null", heard.display())).stdout;
+        assert!(crossed.is_empty(), "{crossed}");
+    }
+}
+
+fn restart() {
+    let mut fabric = Fabric::new(2, 2, "");
+    fabric.overlay(2, false, "");
+    let third = "192.168.88.219:4790";
+    let (a, b) = (fabric.nodes[0].station(18), fabric.nodes[1].station(34));
+    fabric.nodes[0].lab.weft(&format!("vxlan peer add net {third}")).ok();
+    fabric.nodes[0].lab.weft("vxlan fdb append 02:00:00:00:00:99 net 192.168.88.212").ok();
+    assert!(a.pings("10.0.0.34"));
+    fabric.nodes[0].lab.kill_daemon();
+    assert!(b.cannot_ping("10.0.0.18"));
+    fabric.nodes[0].lab.start_daemon();
+    eventually("the way is back", || b.run("ping -c 1 -W 1 10.0.0.18").code == Some(0));
+    assert!(a.pings("fd0a::34"));
+    let node = &fabric.nodes[0];
+    let peers = node.lab.weft("vxlan peer ls net").ok();
+    assert_eq!(peers.lines().collect::<Vec<_>>(), ["192.168.88.212:4789", third]);
+    let remotes = node.show()["networks"][0]["remotes"].clone();
+    let known = remotes.as_array().and_then(|all| all.iter().find(|remote| remote["mac"] == "02:00:00:00:00:99")).cloned().expect("the station");
+    assert_eq!((&known["kind"], &known["node"]), (&"static".into(), &"192.168.88.212:4789".into()));
+    node.lab.weft(&format!("vxlan peer rm net {third}")).ok();
+    node.lab.weft("vxlan fdb del 02:00:00:00:00:99 net").ok();
+    assert!(a.pings("10.0.0.34"));
+    // And the other way: without its only peer nothing crosses.
+    node.lab.weft("vxlan peer rm net 192.168.88.212").ok();
+    assert!(a.cannot_ping("10.0.0.34") && node.dropped("no_remote") > 0);
+    node.lab.weft("vxlan peer add net 192.168.88.212").ok();
+    assert!(a.pings("10.0.0.34"));
+}
+
+/// In a user namespace, without the kernel's tunnels.
+fn footprint() {
+    let fabric = Fabric::new(2, 0, "");
+    let before: Vec<_> = fabric.nodes.iter().map(|node| node.lab.footprint()).collect();
+    let mut fabric = fabric;
+    fabric.nodes.iter_mut().for_each(|node| node.lab.start_daemon_with("--rootless"));
+    fabric.overlay(2, false, "");
+    let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
+    one.lab.weft("run -d --name a --net net:ip=10.0.0.18 -- sleep 1000").ok();
+    two.lab.weft("run -d --name b --net net:ip=10.0.0.34 -- sleep 1000").ok();
+    one.lab.weft("exec a ping -c 3 -i 0.2 -W 2 10.0.0.34").ok();
+    for (node, before) in fabric.nodes.iter().zip(&before) {
+        assert_eq!(*before, node.lab.footprint(), "while it runs");
+        assert!(node.lab.host.ip("-d link show type vxlan").ok().is_empty());
+    }
+    one.lab.weft("rm -f a").ok();
+    two.lab.weft("rm -f b").ok();
+    for (node, before) in fabric.nodes.iter().zip(&before) {
+        node.lab.weft("network rm net").ok();
+        assert_eq!(*before, node.lab.footprint(), "afterwards");
+        assert!(!node.lab.host.run("ss -Hlun").stdout.contains(":4789 "), "the socket went with the network");
+    }
+}
+
+fn smaller_path() {
+    let fabric = Fabric::new(2, 2, "");
+    fabric.overlay(2, false, "");
+    let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
+    let (a, _b) = (one.station(18), two.station(34));
+    assert!(a.pings("10.0.0.34"));
+    one.lab.host.ip("link set eth0 mtu 1400").ok();
+    let events = one.lab.weft_command().args(["events", "--json"]).stdout(fs::File::create(one.lab.dir().join("events")).expect("a file")).spawn().expect("events");
+    let _events = Background(events);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(a.run("ping -c 3 -i 0.2 -W 1 -M do -s 1400 10.0.0.34").stdout.contains(" 100% packet loss"));
+    let drops = one.show()["networks"][0]["drops"].clone();
+    assert!(drops["underlay_mtu"].as_u64() == Some(1) && drops["too_big"].as_u64() == Some(2), "{drops}");
+    assert_eq!(one.show()["networks"][0]["mtu"], 1350);
+    eventually("it was told", || fs::read_to_string(one.lab.dir().join("events")).is_ok_and(|events| events.contains("overlay mtu") && events.contains("1350")));
+    assert!(a.run("ping -c 3 -i 0.1 -W 2 -M do -s 1322 10.0.0.34").stdout.contains(" 0% packet loss"), "what fits goes on");
+}
+
+fn words() {
+    let lab = Lab::with_options("--vxlan-port 4790");
+    let create = |options: &str| lab.weft(&format!("network create -d overlay {options}"));
+    create("one --subnet 10.1.0.0/24 --opt com.docker.network.driver.overlay.vxlanid_list=4096").ok();
+    create("two --subnet 10.2.0.0/24").ok();
+    create("three --subnet 10.3.0.0/24 -o port=4800 -o strict=false -o learning=false --mtu 8950").ok();
+    let vni = |name: &str| lab.weft(&format!("network inspect {name}")).json()[0]["overlay"]["vni"].as_u64();
+    assert_eq!((vni("one"), vni("two"), vni("three")), (Some(4096), Some(4097), Some(4098)));
+    let sockets = lab.host.run("ss -Hlun").stdout;
+    assert!(sockets.contains("0.0.0.0:4790 ") && sockets.contains("[::]:4790 ") && sockets.contains("0.0.0.0:4800 ") && !sockets.contains(":4789 "), "{sockets}");
+    for (options, culprit) in [
+        ("x --vni 4096", "4096"),
+        ("x --vni 16777216", "16777216"),
+        ("x -o encrypted=true", "encrypted"),
+        ("x -o ttl=0", "ttl"),
+        ("x -o group=10.0.0.1", "10.0.0.1"),
+        ("x --peer node2", "node2"),
+        ("x --mtu 65500", "65500"),
+        ("x -o group=239.9.9.9", "route"),
+    ] {
+        let error = create(options).fails();
+        assert!(error.contains(culprit), "{options}: {error}");
+    }
+    assert!(lab.weft("network create x --vni 5").fails().contains("vni"));
+    assert!(lab.weft("vxlan peer add bridge 10.0.0.2").fails().contains("no overlay"));
+    assert!(lab.weft("vxlan peer rm one 10.0.0.2").fails().contains("10.0.0.2"));
+    assert!(lab.weft("vxlan fdb del 02:00:00:00:00:01 one").fails().contains("02:00:00:00:00:01"));
+    // A port that is taken: nothing is left over, and the reason is said.
+    let taken = Netns::open_path(lab.host.path()).expect("the namespace").run(|| Ok(UdpSocket::bind("0.0.0.0:4801"))).expect("the namespace");
+    assert!(create("x -o port=4801").fails().contains("4801"));
+    drop(taken);
+    create("x -o port=4801").ok();
+    lab.weft("network rm one two three x").ok();
+    assert!(!lab.host.run("ss -Hlun").stdout.contains(":48"));
+}
