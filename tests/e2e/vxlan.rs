@@ -14,14 +14,15 @@ use weft_tests::{
 };
 
 const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("iperf3"), Need::Tool("python3")];
+const KERNEL: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ethtool"), Need::Tool("iperf3"), Need::Tool("bridge")];
 const TSHARK: &[Need] = &[Need::Root, Need::Tun, Need::Tool("tshark"), Need::Tool("iperf3")];
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("vxlan::two_nodes", NEEDS, || two_nodes(false)),
         test("vxlan::two_nodes_over_ipv6", NEEDS, || two_nodes(true)),
-        test("vxlan::v3_beside_the_kernel", NEEDS, beside_the_kernel),
-        test("vxlan::a_group_with_the_kernel", NEEDS, group),
+        test("vxlan::v3_beside_the_kernel", KERNEL, beside_the_kernel),
+        test("vxlan::a_group_with_the_kernel", KERNEL, group),
         test("vxlan::three_nodes_and_a_station_that_moves", NEEDS, three_nodes),
         test("vxlan::vnis_are_apart_and_strangers_unheard", NEEDS, apart),
         test("vxlan::v1_what_is_on_the_wire", TSHARK, on_the_wire),
@@ -112,8 +113,10 @@ impl Node {
     fn kernel(&self, vxlan: &str, last: u8) -> Ns {
         let host = &self.lab.host;
         let ns = self.lab.ns(&format!("k{last}"));
+        // Between namespaces nothing ever makes the checksums that the kernel leaves to a device, and those inside
+        // a tunnel reach a socket unfinished; without that offload it makes them, as for any real device.
         host.sh(&format!(
-            "ip link add vxlan0 type vxlan id 4096 dstport 4789 {vxlan} && ip link add br0 type bridge && ip link set vxlan0 master br0 up && ip link set br0 up \
+            "ethtool -K eth0 tx off >/dev/null && ip link add vxlan0 type vxlan id 4096 dstport 4789 {vxlan} && ip link add br0 type bridge && ip link set vxlan0 master br0 up && ip link set br0 up \
              && ip link add v0 type veth peer name eth0 netns {} && ip link set v0 master br0 up",
             ns.name
         ))
@@ -136,7 +139,7 @@ fn traffic(one: &Ns, two: &Ns, last: u8) {
             let bytes = report["end"]["sum_received"]["bytes"].as_u64();
             assert!(bytes.is_some_and(|bytes| bytes > 10_000_000), "TCP {to} {options}: {bytes:?} bytes, {}", report["error"]);
         }
-        for options in ["-u -b 20M -l 1300", "-u -b 20M -l 1300 -R", "-u -b 5M -l 64", "-u -b 20M -l 8000"] {
+        for options in ["-u -b 20M -l 1300", "-u -b 20M -l 1300 -R", "-u -b 1M -l 64", "-u -b 20M -l 8000"] {
             let report = one.iperf(&to, options);
             let sum = &report["end"]["sum"];
             let (lost, packets) = (sum["lost_packets"].as_u64().unwrap_or(u64::MAX), sum["packets"].as_u64().unwrap_or(0));
@@ -200,7 +203,7 @@ fn beside_the_kernel() {
 
 fn group() {
     let fabric = Fabric::new(3, 2, "");
-    fabric.wire.sh("echo 0 > /sys/class/net/br0/bridge/multicast_snooping").ok();
+    fabric.wire.ip("link set br0 type bridge mcast_snooping 0").ok();
     let [one, two, three] = &fabric.nodes[..] else { panic!("three nodes") };
     one.overlay("-o group=239.1.1.1");
     two.overlay("-o group=239.1.1.1");
@@ -312,8 +315,7 @@ fn apart() {
         drop(from_peer.send_to(&datagram, "192.168.88.211:4789"));
     }
     assert!(a.pings("10.0.0.34") && b.pings("10.0.0.18"), "and nothing broke");
-    let buffers = || one.lab.weft("stats --json").json()["buffers"].clone();
-    let settled = buffers();
+    let settled = one.lab.api("/v1/stats")["buffers"].clone();
     assert!(settled[1].as_u64().is_some_and(|large| large < 200), "no buffer was lost: {settled}");
 }
 
@@ -339,7 +341,7 @@ fn on_the_wire() {
     assert!(a.pings("10.0.0.34") && a.pings("fd0a::34"));
     {
         let _server = b.iperf_server();
-        a.iperf("10.0.0.34", "-n 2M -t 0 -P 16");
+        a.iperf("10.0.0.34", "-P 16 -b 2M");
         // Congestion inside is seen outside (RFC 6040).
         a.run("ping -c 2 -i 0.1 -W 1 -Q 3 10.0.0.34").ok();
     }
@@ -354,11 +356,12 @@ fn on_the_wire() {
     ports.sort_unstable();
     ports.dedup();
     assert!(ports.len() > 3 && ports.iter().all(|port| (49_152..=65_535).contains(port)), "{ports:?}");
-    let outer = read(&format!("-Y '{ours}' -T fields -E occurrence=f -e ip.flags.df -e ip.ttl -e vxlan.flags -e vxlan.vni"));
+    let outer = read(&format!("-Y '{ours}' -T fields -E occurrence=f -e ip.ttl -e vxlan.flags -e vxlan.vni"));
     let mut kinds: Vec<_> = outer.lines().collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, ["True\t33\t0x0800\t4096"], "one kind of outer header");
+    assert_eq!(kinds, ["33\t0x0800\t4096"], "one kind of outer header");
+    assert_eq!(read(&format!("-Y '{ours} && ip.flags.df==0'")), "", "all with DF");
     let marks = read(&format!("-Y '{ours} && icmp && ip.dsfield.ecn==3' -T fields -e ip.dsfield.ecn"));
     assert!(marks.lines().count() >= 2 && marks.lines().all(|line| line == "3,3"), "{marks}");
 }
@@ -461,7 +464,8 @@ fn smaller_path() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert!(a.run("ping -c 3 -i 0.2 -W 1 -M do -s 1400 10.0.0.34").stdout.contains(" 100% packet loss"));
     let drops = one.show()["networks"][0]["drops"].clone();
-    assert!(drops["underlay_mtu"].as_u64() == Some(1) && drops["too_big"].as_u64() == Some(2), "{drops}");
+    assert_eq!(drops["underlay_mtu"], 1, "{drops}");
+    assert_eq!(one.lab.api("/v1/stats")["drops"]["too_big"], 2, "those behind it");
     assert_eq!(one.show()["networks"][0]["mtu"], 1350);
     eventually("it was told", || fs::read_to_string(one.lab.dir().join("events")).is_ok_and(|events| events.contains("overlay mtu") && events.contains("1350")));
     assert!(a.run("ping -c 3 -i 0.1 -W 2 -M do -s 1322 10.0.0.34").stdout.contains(" 0% packet loss"), "what fits goes on");
