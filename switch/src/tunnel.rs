@@ -146,6 +146,8 @@ pub(crate) struct Tunnels {
     datagrams: Vec<Datagram>,
     opened: Vec<(Vni, Frame)>,
     losses: Vec<underlay::Loss>,
+    /// When the first of the smaller MTUs is to be forgotten.
+    next_retry: Option<Instant>,
     /// What control has not been told of yet.
     pub(crate) changes: Vec<MtuChange>,
 }
@@ -165,6 +167,7 @@ impl Tunnels {
             datagrams: Vec::new(),
             opened: Vec::new(),
             losses: Vec::new(),
+            next_retry: None,
             changes: Vec::new(),
         }
     }
@@ -179,8 +182,7 @@ impl Tunnels {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let of_endpoint = |endpoint: &Endpoint| endpoint.tunnels.values().filter_map(|tunnel| tunnel.retry).chain(endpoint.vtep.poll_timeout()).min();
-        self.endpoints.iter().flatten().filter_map(of_endpoint).min()
+        self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.vtep.poll_timeout()).chain(self.next_retry).min()
     }
 
     /// Notes an event of epoll; false when it is not about a socket of ours.
@@ -237,6 +239,7 @@ impl Tunnels {
         if let Some(tunnel) = tunnel.filter(|tunnel| mtu < tunnel.mtu) {
             tunnel.mtu = mtu;
             tunnel.retry = Some(now + RETRY);
+            self.next_retry = self.next_retry.or(tunnel.retry);
             set_mtu(switch, outbox, MtuChange { port, mtu }, now);
             self.changes.push(MtuChange { port, mtu });
         }
@@ -280,12 +283,19 @@ impl Tunnels {
     fn handle_timeout(&mut self, switch: &mut Switch, outbox: &mut Outbox, now: Instant) {
         for endpoint in self.endpoints.iter_mut().flatten() {
             endpoint.vtep.handle_timeout(now);
+            if self.next_retry.is_none_or(|at| at > now) {
+                continue;
+            }
             for tunnel in endpoint.tunnels.values_mut().filter(|tunnel| tunnel.retry.is_some_and(|at| at <= now)) {
                 (tunnel.mtu, tunnel.retry) = (tunnel.mtu_wanted, None);
                 let change = MtuChange { port: tunnel.port, mtu: tunnel.mtu };
                 set_mtu(switch, outbox, change, now);
                 self.changes.push(change);
             }
+        }
+        if self.next_retry.is_some_and(|at| at <= now) {
+            let tunnels = self.endpoints.iter().flatten().flat_map(|endpoint| endpoint.tunnels.values());
+            self.next_retry = tunnels.filter_map(|tunnel| tunnel.retry).min();
         }
     }
 

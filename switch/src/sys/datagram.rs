@@ -15,14 +15,14 @@ use socket2::{SockAddr, Socket};
 use super::socket::{address_of, set};
 
 /// Buffers of one receiving call.
-/// Longest name of a socket, bytes.
-#[expect(clippy::cast_possible_truncation, reason = "128 bytes")]
-const NAME_LEN: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 const BATCH: usize = 16;
 /// Room for three control messages of one int: 3 * CMSG_SPACE(4).
 const CONTROL: usize = 3 * SPACE;
 const SPACE: usize = 24;
 const HEADER: usize = size_of::<libc::cmsghdr>();
+/// Room for any address.
+#[expect(clippy::cast_possible_truncation, reason = "128")]
+const NAME: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 /// Congestion field of a traffic class.
 const ECN: u8 = 3;
 
@@ -188,7 +188,7 @@ impl Receiver {
             let storage = &mut frame.storage_mut()[HEADROOM..];
             self.vectors[index] = libc::iovec { iov_base: storage.as_mut_ptr().cast(), iov_len: storage.len() };
             let header = &mut self.headers[index].msg_hdr;
-            (header.msg_name, header.msg_namelen) = ((&raw mut self.names[index]).cast(), NAME_LEN);
+            (header.msg_name, header.msg_namelen) = ((&raw mut self.names[index]).cast(), NAME);
             (header.msg_iov, header.msg_iovlen) = (&raw mut self.vectors[index], 1);
             (header.msg_control, header.msg_controllen) = (self.control[index].as_mut_ptr().cast(), CONTROL);
         }

@@ -38,7 +38,7 @@ impl Switch {
     pub fn explain_injected(&self, network: NetworkId, frame: Frame, now: Instant, steps: &mut Vec<String>) {
         let result = u32::try_from(network.index()).map_err(|_| DropReason::EgressDown).and_then(|bridge| {
             let (Some(header), Some(state)) = (Header::new(frame.bytes()), self.bridges.at(bridge)) else { return Err(DropReason::EgressDown) };
-            let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::default() };
+            let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::GATEWAY };
             steps.push(format!("network {}: {}", state.config.name, describe(frame.bytes())));
             self.explain_decision(state.decide(0, header, GATEWAY, now), from, header, frame, steps)
         });
@@ -79,6 +79,12 @@ impl Switch {
         let from = Origin { port: state.slot(), bridge: state.bridge, membership, separation: state.separation };
         let decision = bridge.decide(membership.vlan, header, from.port, now);
         if bridge.may_be_for_gateway(header) && membership.vlan == 0 {
+            if from.separation.parts(Separation::GATEWAY) {
+                if !header.is_to_group() {
+                    return Err(DropReason::Isolated);
+                }
+                return self.explain_decision(decision, from, header, frame, steps).map(|()| Told::Ended);
+            }
             let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
             // Leases and advertisements have a state of their own, which is left alone.
             return match gateway.hear(&mut Services::default(), header, frame, now, &self.pool)? {
