@@ -107,6 +107,12 @@ pub struct NetworkCreate {
     /// Free text by key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Docker's driver options as they were given, to be shown; their effect is in the other fields.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// Shown, as Docker does for networks of one host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attachable: bool,
 }
 
 /// A sandbox's wish to be in a network; also in an `up` file.

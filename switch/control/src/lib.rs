@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod config;
+pub mod container;
+pub mod driver;
 mod error;
 mod ipam;
 mod model;
@@ -12,6 +14,8 @@ pub mod publish;
 mod state;
 pub mod uplink;
 
+pub use container::{Container, Phase};
+pub use driver::DriverOptions;
 pub use error::{Code, ControlError, Result};
 pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NatPreset, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
 pub use publish::{Protocol, Published};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     publish::Published,
+    container::{Container, Phase},
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
     ipam,
@@ -212,6 +213,15 @@ pub struct Network {
     /// How it spans nodes, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Overlay>,
+    /// Driver options as they were given.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Shown, as Docker does for networks of one host.
+    #[serde(default)]
+    pub attachable: bool,
+    /// Nanoseconds since 1970.
+    #[serde(default)]
+    pub created_ns: u64,
 }
 
 impl Network {
@@ -261,6 +271,12 @@ pub struct Sandbox {
     /// What it was told about names.
     #[serde(default)]
     pub names: NameOptions,
+    /// Nanoseconds since 1970.
+    #[serde(default)]
+    pub created_ns: u64,
+    /// What it is in Docker's way, if it was made so; then it stays when its process ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 impl Sandbox {
@@ -268,6 +284,12 @@ impl Sandbox {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.netns == NetnsTarget::New
+    }
+
+    /// Defined, but without a process, and so without namespace, endpoints and ports.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.container.as_ref().is_some_and(|container| container.phase != Phase::Running)
     }
 }
 
@@ -424,6 +446,9 @@ impl Model {
             names: request.names.unwrap_or(true),
             dns: request.dns.clone(),
             overlay,
+            options: request.options.clone(),
+            attachable: request.attachable,
+            created_ns: 0,
         };
         self.networks.insert(id.clone(), network);
         Ok(id)
@@ -574,6 +599,8 @@ impl Model {
                 endpoints: Vec::new(),
                 publishes: Vec::new(),
                 names,
+                created_ns: 0,
+                container: None,
             },
         );
         Ok(id)

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use weft_control::{ControlError, api::NetworkCreate};
+use weft_control::{ControlError, DriverOptions, api::NetworkCreate};
 
 use super::{
     End, Place,
@@ -13,17 +13,6 @@ use super::{
     table::table,
 };
 use crate::client::escape;
-
-/// Docker's driver options that mean something here.
-const MTU_OPTION: &str = "com.docker.network.driver.mtu";
-const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
-const MASQUERADE_OPTION: &str = "com.docker.network.bridge.enable_ip_masquerade";
-const BINDING_OPTION: &str = "com.docker.network.bridge.host_binding_ipv4";
-/// Ours: whether the network's sandboxes know each other by name.
-const NAMES_OPTION: &str = "com.weft.names";
-/// Docker's lists one VNI for each subnet; a network here has one.
-const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
-const IFNAME_OPTION: &str = "com.docker.network.container_iface_prefix";
 
 pub(super) fn run(action: NetworkAction, place: &Place) -> End {
     match action {
@@ -110,8 +99,8 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
             Err(_) => Err(invalid(&address, format!("--aux-address {label}={address}: {address:?} is not an IP address"))),
         })
         .collect::<Result<_, _>>()?;
-    let options = DriverOptions::parse(&arguments.opt)?;
-    Ok(NetworkCreate {
+    let options = pairs(&arguments.opt)?;
+    let mut request = NetworkCreate {
         name: arguments.name,
         driver: arguments.driver,
         subnets: arguments.subnet,
@@ -122,75 +111,22 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         dhcp: arguments.dhcp,
         dhcp_range: arguments.dhcp_range,
         ra: arguments.ra,
-        names: options.names,
         dns: arguments.dns,
-        mtu: arguments.mtu.or(options.mtu),
+        mtu: arguments.mtu,
         l2: arguments.l2,
         no_ipam,
         ipv6: arguments.ipv6,
-        masquerade: options.masquerade,
         nat: arguments.nat,
         nat_prefix: arguments.nat_prefix,
-        host_binding: options.host_binding,
-        ifname_prefix: options.ifname_prefix,
-        isolated_default: options.icc == Some(false),
         ageing_s: arguments.ageing,
-        vni: arguments.vni.or(options.vni),
+        vni: arguments.vni,
         peers: arguments.peer,
-        learning: options.learning,
-        strict: options.strict,
-        vxlan_port: options.vxlan_port,
-        ttl: options.ttl,
-        group: options.group,
         labels: pairs(&arguments.label)?,
         ..NetworkCreate::default()
-    })
-}
-
-/// What `-o` said.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct DriverOptions {
-    mtu: Option<u32>,
-    icc: Option<bool>,
-    masquerade: Option<bool>,
-    host_binding: Option<IpAddr>,
-    ifname_prefix: Option<String>,
-    names: Option<bool>,
-    vni: Option<u32>,
-    learning: Option<bool>,
-    strict: Option<bool>,
-    vxlan_port: Option<u16>,
-    ttl: Option<u8>,
-    group: Option<IpAddr>,
-}
-
-impl DriverOptions {
-    /// An option without effect is refused, never ignored.
-    fn parse(words: &[String]) -> Result<Self, ControlError> {
-        let mut options = Self::default();
-        for (key, value) in pairs(words)? {
-            let bad = |what: &str| invalid(&value, format!("-o {key}={value}: {value:?} is not {what}"));
-            match key.as_str() {
-                MTU_OPTION => options.mtu = Some(value.parse().map_err(|_| bad("an MTU"))?),
-                ICC_OPTION => options.icc = Some(value.parse().map_err(|_| bad("true or false"))?),
-                MASQUERADE_OPTION => options.masquerade = Some(value.parse().map_err(|_| bad("true or false"))?),
-                BINDING_OPTION => options.host_binding = Some(value.parse().map_err(|_| bad("an address"))?),
-                NAMES_OPTION => options.names = Some(value.parse().map_err(|_| bad("true or false"))?),
-                IFNAME_OPTION => options.ifname_prefix = Some(value),
-                VNI_OPTION => options.vni = Some(value.parse().map_err(|_| bad("one VNI"))?),
-                "learning" => options.learning = Some(value.parse().map_err(|_| bad("true or false"))?),
-                "strict" => options.strict = Some(value.parse().map_err(|_| bad("true or false"))?),
-                "port" => options.vxlan_port = Some(value.parse().map_err(|_| bad("a UDP port"))?),
-                "ttl" => options.ttl = Some(value.parse().map_err(|_| bad("a number from 1 to 255"))?),
-                "group" => options.group = Some(value.parse().map_err(|_| bad("an address"))?),
-                _ => {
-                    return Err(invalid(&key, format!("option {key} is not supported"))
-                        .hint(format!("there are {MTU_OPTION}, {ICC_OPTION}, {MASQUERADE_OPTION}, {BINDING_OPTION}, {IFNAME_OPTION}, {NAMES_OPTION}; for overlays {VNI_OPTION}, learning, strict, port, ttl, group; see also --mtu, --l2, --internal, --ageing")));
-                }
-            }
-        }
-        Ok(options)
-    }
+    };
+    DriverOptions::parse(&options)?.apply(&mut request);
+    request.options = options;
+    Ok(request)
 }
 
 fn ls(quiet: bool, filters: &[String], as_json: bool, place: &Place) -> End {
@@ -285,24 +221,5 @@ mod tests {
         assert!(takes("name=lab") && takes("id=abc") && takes("driver=bridge") && takes("label=env") && takes("label=env=test"));
         assert!(!takes("name=x") && !takes("id=bc") && !takes("driver=brid") && !takes("label=other") && !takes("label=env=prod"));
         assert!(Filter::parse("what=1").is_err() && Filter::parse("name").is_err());
-    }
-
-    #[test]
-    fn driver_options_are_used_or_refused() {
-        let parse = |word: &str| DriverOptions::parse(&[word.to_owned()]);
-        assert_eq!(parse(&format!("{MTU_OPTION}=1400")).unwrap().mtu, Some(1400));
-        assert_eq!(parse(&format!("{ICC_OPTION}=false")).unwrap().icc, Some(false));
-        assert_eq!(parse(&format!("{BINDING_OPTION}=127.0.0.1")).unwrap().host_binding, Some([127, 0, 0, 1].into()));
-        assert_eq!(parse(&format!("{NAMES_OPTION}=false")).unwrap().names, Some(false));
-        assert_eq!(parse(&format!("{VNI_OPTION}=4096")).unwrap().vni, Some(4096));
-        assert!(parse(&format!("{VNI_OPTION}=4096,4097")).unwrap_err().message.contains("4096,4097"));
-        let overlay = ["learning=false", "strict=true", "port=8472", "ttl=9", "group=239.1.1.1"].map(String::from);
-        let overlay = DriverOptions::parse(&overlay).unwrap();
-        assert_eq!((overlay.learning, overlay.strict, overlay.vxlan_port, overlay.ttl, overlay.group), (Some(false), Some(true), Some(8472), Some(9), Some([239, 1, 1, 1].into())));
-        assert!(parse("encrypted=true").unwrap_err().message.contains("encrypted"));
-        assert_eq!(DriverOptions::parse(&[]).unwrap(), DriverOptions::default());
-        assert!(parse(&format!("{MTU_OPTION}=big")).unwrap_err().message.contains("big"));
-        assert!(parse(&format!("{ICC_OPTION}=perhaps")).unwrap_err().message.contains("perhaps"));
-        assert!(parse("com.docker.network.bridge.name=br9").unwrap_err().message.contains("bridge.name"));
     }
 }

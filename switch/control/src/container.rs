@@ -1,0 +1,191 @@
+//! What a sandbox is beyond its networks when it was made in Docker's way: a definition that is kept
+//! while nothing runs, and what became of it. Field names are Docker's, and so is their JSON.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::EndpointCreate,
+    error::{Code, ControlError, Result},
+};
+
+/// What is run, and with which streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Config {
+    /// Host name inside.
+    pub hostname: String,
+    /// The creator wants to write to it.
+    pub attach_stdin: bool,
+    /// The creator wants to read its output.
+    pub attach_stdout: bool,
+    /// The creator wants to read its error output.
+    pub attach_stderr: bool,
+    /// Ports that `-P` publishes, as `80/tcp`.
+    pub exposed_ports: BTreeMap<String, Nothing>,
+    /// It has a terminal.
+    pub tty: bool,
+    /// Its standard input is not /dev/null.
+    pub open_stdin: bool,
+    /// Its standard input ends with the first who was attached.
+    pub stdin_once: bool,
+    /// `KEY=VALUE`.
+    pub env: Vec<String>,
+    /// Arguments, or the whole command.
+    pub cmd: Vec<String>,
+    /// What its root file system is: `host`, or a directory.
+    pub image: String,
+    /// Where it starts.
+    pub working_dir: String,
+    /// Before `cmd`.
+    pub entrypoint: Vec<String>,
+    /// Free text by key.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How it meets the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct HostConfig {
+    /// `bridge`, a network, `host`, `none`, or `container:NAME`.
+    pub network_mode: String,
+    /// Where its ports are published, by `80/tcp`.
+    pub port_bindings: BTreeMap<String, Vec<PortBinding>>,
+    /// All its exposed ports are published.
+    pub publish_all_ports: bool,
+    /// It goes when its process ends.
+    pub auto_remove: bool,
+    /// `NAME:ADDRESS`.
+    pub extra_hosts: Vec<String>,
+    /// Name servers.
+    pub dns: Vec<String>,
+    /// What happens when its process ends.
+    pub restart_policy: RestartPolicy,
+    /// Height and width of the terminal at the start.
+    pub console_size: Vec<u16>,
+}
+
+/// Where a port is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PortBinding {
+    /// Everywhere when empty.
+    pub host_ip: String,
+    /// Any when empty or zero; may be a range.
+    pub host_port: String,
+}
+
+/// What happens when the process ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct RestartPolicy {
+    /// `no`, or empty.
+    pub name: String,
+    /// Of `on-failure`.
+    pub maximum_retry_count: u32,
+}
+
+/// `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Never started.
+    #[default]
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its process ended.
+    Exited,
+}
+
+impl Phase {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// What is run.
+    pub config: Config,
+    /// How it meets the host.
+    pub host: HostConfig,
+    /// Networks to join when it starts; they need not exist before.
+    pub networks: Vec<EndpointCreate>,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// When it was started last, nanoseconds since 1970.
+    pub started_ns: u64,
+    /// When its process ended.
+    pub finished_ns: u64,
+    /// What its process ended with.
+    pub exit_code: i32,
+    /// Why it could not be started.
+    pub error: String,
+}
+
+impl Container {
+    /// Program and arguments.
+    #[must_use]
+    pub fn command(&self) -> Vec<String> {
+        self.config.entrypoint.iter().chain(&self.config.cmd).cloned().collect()
+    }
+
+    /// What it publishes, in the words of `docker run -p`.
+    ///
+    /// # Errors
+    /// When a port has no number.
+    pub fn publish(&self) -> Result<Vec<String>> {
+        let mut specs = Vec::new();
+        for (port, bindings) in &self.host.port_bindings {
+            for PortBinding { host_ip, host_port } in bindings {
+                let host_port = if host_port == "0" { "" } else { host_port };
+                let host_ip = if host_ip.contains(':') && !host_ip.starts_with('[') { format!("[{host_ip}]") } else { host_ip.clone() };
+                specs.push(match (host_ip.as_str(), host_port) {
+                    ("", "") => port.clone(),
+                    ("", host) => format!("{host}:{port}"),
+                    (ip, host) => format!("{ip}:{host}:{port}"),
+                });
+            }
+        }
+        if self.host.publish_all_ports {
+            specs.extend(self.config.exposed_ports.keys().filter(|port| !self.host.port_bindings.contains_key(*port)).cloned());
+        }
+        for spec in &specs {
+            crate::publish::parse(spec).map_err(|error| ControlError::new(Code::Invalid, spec, error.message))?;
+        }
+        Ok(specs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_in_the_words_of_the_command_line() {
+        let binding = |ip: &str, port: &str| PortBinding { host_ip: ip.into(), host_port: port.into() };
+        let bindings = BTreeMap::from([("80/tcp".to_owned(), vec![binding("", "8080"), binding("127.0.0.1", ""), binding("::1", "0")]), ("53/udp".to_owned(), vec![binding("", "0")])]);
+        let exposed = BTreeMap::from([("80/tcp".to_owned(), Nothing {}), ("443/tcp".to_owned(), Nothing {})]);
+        let container = Container {
+            config: Config { exposed_ports: exposed, ..Config::default() },
+            host: HostConfig { port_bindings: bindings, publish_all_ports: true, ..HostConfig::default() },
+            ..Container::default()
+        };
+        assert_eq!(container.publish().unwrap(), ["53/udp", "8080:80/tcp", "127.0.0.1::80/tcp", "[::1]::80/tcp", "443/tcp"]);
+        let bad = Container { host: HostConfig { port_bindings: BTreeMap::from([("http/tcp".to_owned(), vec![binding("", "")])]), ..HostConfig::default() }, ..Container::default() };
+        assert!(bad.publish().unwrap_err().message.contains("http"));
+    }
+}

@@ -1,0 +1,117 @@
+//! Docker's driver options that mean something here.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::{
+    api::NetworkCreate,
+    error::{Code, ControlError, Result},
+};
+
+const MTU: &str = "com.docker.network.driver.mtu";
+const ICC: &str = "com.docker.network.bridge.enable_icc";
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+/// Ours: whether the network's sandboxes know each other by name.
+const NAMES: &str = "com.weft.names";
+/// Docker's lists one VNI for each subnet; a network here has one.
+const VNI: &str = "com.docker.network.driver.overlay.vxlanid_list";
+const IFNAME: &str = "com.docker.network.container_iface_prefix";
+
+/// What `-o` said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DriverOptions {
+    /// Largest packet.
+    pub mtu: Option<u32>,
+    /// Whether sandboxes talk to one another.
+    pub icc: Option<bool>,
+    /// Whether they may open flows to the outside.
+    pub masquerade: Option<bool>,
+    /// Where ports are published.
+    pub host_binding: Option<IpAddr>,
+    /// What interfaces are called inside.
+    pub ifname_prefix: Option<String>,
+    /// Whether sandboxes know each other by name.
+    pub names: Option<bool>,
+    /// Of an overlay: its number on the wire.
+    pub vni: Option<u32>,
+    /// Of an overlay: learn which station is behind which node.
+    pub learning: Option<bool>,
+    /// Of an overlay: only peers may speak.
+    pub strict: Option<bool>,
+    /// Of an overlay: UDP port of all nodes.
+    pub vxlan_port: Option<u16>,
+    /// Of an overlay: hops of packets between nodes.
+    pub ttl: Option<u8>,
+    /// Of an overlay: a multicast group to join and flood to.
+    pub group: Option<IpAddr>,
+}
+
+impl DriverOptions {
+    /// An option without effect is refused, never ignored.
+    ///
+    /// # Errors
+    /// Naming the option.
+    pub fn parse(pairs: &BTreeMap<String, String>) -> Result<Self> {
+        let mut options = Self::default();
+        for (key, value) in pairs {
+            let bad = |what: &str| ControlError::new(Code::Invalid, value, format!("-o {key}={value}: {value:?} is not {what}"));
+            match key.as_str() {
+                MTU => options.mtu = Some(value.parse().map_err(|_| bad("an MTU"))?),
+                ICC => options.icc = Some(value.parse().map_err(|_| bad("true or false"))?),
+                MASQUERADE => options.masquerade = Some(value.parse().map_err(|_| bad("true or false"))?),
+                BINDING => options.host_binding = Some(value.parse().map_err(|_| bad("an address"))?),
+                NAMES => options.names = Some(value.parse().map_err(|_| bad("true or false"))?),
+                IFNAME => options.ifname_prefix = Some(value.clone()),
+                VNI => options.vni = Some(value.parse().map_err(|_| bad("one VNI"))?),
+                "learning" => options.learning = Some(value.parse().map_err(|_| bad("true or false"))?),
+                "strict" => options.strict = Some(value.parse().map_err(|_| bad("true or false"))?),
+                "port" => options.vxlan_port = Some(value.parse().map_err(|_| bad("a UDP port"))?),
+                "ttl" => options.ttl = Some(value.parse().map_err(|_| bad("a number from 1 to 255"))?),
+                "group" => options.group = Some(value.parse().map_err(|_| bad("an address"))?),
+                _ => {
+                    return Err(ControlError::new(Code::Invalid, key, format!("option {key} is not supported"))
+                        .hint(format!("there are {MTU}, {ICC}, {MASQUERADE}, {BINDING}, {IFNAME}, {NAMES}; for overlays {VNI}, learning, strict, port, ttl, group; see also --mtu, --l2, --internal, --ageing of `weft network create`")));
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    /// Puts them into a request; what it says itself goes first.
+    pub fn apply(self, request: &mut NetworkCreate) {
+        request.mtu = request.mtu.or(self.mtu);
+        request.masquerade = request.masquerade.or(self.masquerade);
+        request.host_binding = request.host_binding.or(self.host_binding);
+        request.names = request.names.or(self.names);
+        request.ifname_prefix = request.ifname_prefix.take().or(self.ifname_prefix);
+        request.isolated_default |= self.icc == Some(false);
+        request.vni = request.vni.or(self.vni);
+        request.learning = request.learning.or(self.learning);
+        request.strict = request.strict.or(self.strict);
+        request.vxlan_port = request.vxlan_port.or(self.vxlan_port);
+        request.ttl = request.ttl.or(self.ttl);
+        request.group = request.group.or(self.group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_used_or_refused() {
+        let parse = |key: &str, value: &str| DriverOptions::parse(&BTreeMap::from([(key.to_owned(), value.to_owned())]));
+        assert_eq!(parse(MTU, "1400").unwrap().mtu, Some(1400));
+        assert_eq!(parse(ICC, "false").unwrap().icc, Some(false));
+        assert_eq!(parse(NAMES, "false").unwrap().names, Some(false));
+        assert_eq!(parse(BINDING, "127.0.0.1").unwrap().host_binding, Some([127, 0, 0, 1].into()));
+        assert_eq!(DriverOptions::parse(&BTreeMap::new()).unwrap(), DriverOptions::default());
+        assert!(parse(MTU, "big").unwrap_err().message.contains("big"));
+        assert!(parse(ICC, "perhaps").unwrap_err().message.contains("perhaps"));
+        assert_eq!(parse(VNI, "4096").unwrap().vni, Some(4096));
+        assert!(parse(VNI, "4096,4097").unwrap_err().message.contains("4096,4097"));
+        assert_eq!((parse("ttl", "9").unwrap().ttl, parse("port", "8472").unwrap().vxlan_port, parse("strict", "true").unwrap().strict), (Some(9), Some(8472), Some(true)));
+        assert!(parse("encrypted", "true").unwrap_err().message.contains("encrypted"));
+        assert!(parse("com.docker.network.bridge.name", "br9").unwrap_err().message.contains("bridge.name"));
+    }
+}
