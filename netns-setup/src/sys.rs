@@ -190,3 +190,16 @@ pub(crate) fn duplicate(holder: &impl AsRawFd) -> io::Result<OwnedFd> {
     // SAFETY: the holder keeps the descriptor open while we look at it.
     unsafe { BorrowedFd::borrow_raw(holder.as_raw_fd()) }.try_clone_to_owned()
 }
+
+/// TIOCSCTTY on standard input: signals of its keys go to this session.
+pub(crate) fn own_terminal() -> io::Result<()> {
+    // SAFETY: the argument is passed by value.
+    if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// TIOCSWINSZ.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, height: u16, width: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel reads one winsize.
+    if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -339,6 +339,7 @@ impl Inner {
             streams: Streams::Log(log),
             detached: true,
             etc: Some(self.dirs.etc_of(&sandbox.id)).filter(|_| sandbox.is_ours()),
+            ..CommandSpec::default()
         };
         let mut child = process::spawn(&netns, &spec).map_err(unavailable)?;
         let pid = i32::try_from(child.id()).map_err(unavailable)?;
