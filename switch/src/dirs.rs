@@ -63,6 +63,11 @@ impl Dirs {
         self.run.join("etc")
     }
 
+    /// Output of containers, with streams and times.
+    pub(crate) fn output_of(&self, sandbox_id: &str) -> PathBuf {
+        self.run.join("logs").join(format!("{sandbox_id}.out"))
+    }
+
     /// Process that holds a rootless daemon's namespaces.
     pub(crate) fn keeper(&self) -> PathBuf {
         self.run.join("keeper")

@@ -7,6 +7,7 @@ mod dataloop;
 mod dirs;
 mod doctor;
 mod io;
+mod output_log;
 mod sys;
 mod tunnel;
 mod up;

@@ -616,6 +616,22 @@ impl Model {
         Ok(())
     }
 
+    /// Gives a sandbox another name.
+    ///
+    /// # Errors
+    /// When it is taken or makes no sense.
+    pub fn rename_sandbox(&mut self, reference: &str, name: &str) -> Result<()> {
+        check_object_name("sandbox", name)?;
+        if self.sandboxes.values().any(|sandbox| sandbox.name == name) {
+            return Err(ControlError::new(Code::Exists, name, format!("the name {name:?} is already in use by another sandbox")));
+        }
+        let id = self.sandbox(reference)?.id.clone();
+        if let Some(sandbox) = self.sandboxes.get_mut(&id) {
+            name.clone_into(&mut sandbox.name);
+        }
+        Ok(())
+    }
+
     fn name_options(&self, request: &SandboxCreate) -> Result<NameOptions> {
         let options = NameOptions {
             dns: request.dns.clone(),

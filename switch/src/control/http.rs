@@ -19,12 +19,16 @@ use serde_json::{Value, json};
 use tokio::{net::UnixListener, sync::mpsc, task};
 use weft_control::{Code, ControlError, Result, api};
 
-use super::runtime::{Inner, Runtime, target_name, unavailable};
+use super::{
+    engine,
+    runtime::{Inner, Runtime, target_name, unavailable},
+};
 
 /// Largest body taken, bytes: far above any real request.
 const MAX_BODY: usize = 1 << 20;
 
 pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
+    let engine = engine::routes(runtime.clone());
     let app = Router::new()
         .route("/v1/info", get(info))
         .route("/v1/networks", get(networks).post(create_network))
@@ -55,7 +59,7 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .route("/v1/stats", get(stats))
         .route("/v1/events", get(events))
         .route("/v1/capture", get(capture))
-        .fallback(|| async { Failure(ControlError::new(Code::NotFound, "", "no such route: see docs/api.md")) })
+        .fallback(move |request| engine::serve(engine.clone(), request))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .with_state(runtime);
     if let Err(error) = axum::serve(listener, app).await {
@@ -490,7 +494,7 @@ impl Inner {
 }
 
 /// A body that comes from a channel.
-struct Stream(mpsc::Receiver<Bytes>);
+pub(super) struct Stream(pub(super) mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for Stream {
     type Data = Bytes;

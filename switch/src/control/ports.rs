@@ -234,6 +234,16 @@ impl Inner {
         self.dataplane.apply(Command::SetPort(port, change)).map(drop).map_err(unavailable)
     }
 
+    /// The data plane's names of a sandbox's ports follow the sandbox's.
+    pub(crate) fn rename_ports(&self, sandbox: &Sandbox) {
+        for endpoint in &sandbox.endpoints {
+            if let Ok(port) = self.port_id(endpoint) {
+                drop(self.set_port(port, PortChange::Name(port_name(sandbox, endpoint))));
+            }
+            self.reserve(sandbox, endpoint);
+        }
+    }
+
     /// Moves the device behind a port to another namespace: the port, and what was learned, stay.
     pub(crate) fn move_port(&mut self, name: &str, request: &PortMove) -> Result<Sandbox> {
         let (sandbox, endpoint) = self.model.port(name)?;

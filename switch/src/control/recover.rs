@@ -7,7 +7,11 @@ use netns_setup::{
 };
 use weft_control::{EndpointKind, Process, Result, Sandbox, api::NetworkCreate};
 
-use super::runtime::{Inner, new_id, unavailable};
+use super::{
+    engine::UNKNOWN,
+    runtime::{Inner, new_id, unavailable},
+};
+use crate::output_log::now_ns;
 
 impl Inner {
     /// Makes the system match the saved model; gives the processes to watch.
@@ -16,6 +20,9 @@ impl Inner {
         if model.network("bridge").is_err() {
             let request = NetworkCreate { name: "bridge".into(), ..NetworkCreate::default() };
             model.create_network(&request, new_id()?)?;
+            if let Some(bridge) = model.networks.values_mut().next() {
+                bridge.created_ns = now_ns();
+            }
             self.commit(model)?;
         }
         for network in self.model.networks.values().cloned().collect::<Vec<_>>() {
@@ -27,7 +34,20 @@ impl Inner {
         }
         let mut processes = Vec::new();
         for sandbox in self.model.sandboxes.values().cloned().collect::<Vec<_>>() {
+            if sandbox.is_at_rest() {
+                continue;
+            }
+            if sandbox.container.is_some() && !(sandbox.process.is_some() && self.is_alive(&sandbox)) {
+                tracing::info!(container = sandbox.name, "ended while we were away");
+                self.container_ended(&sandbox.id, UNKNOWN);
+                continue;
+            }
             if self.is_alive(&sandbox) {
+                if sandbox.container.is_some()
+                    && let Err(error) = self.console(&sandbox.id).reopen()
+                {
+                    tracing::warn!(container = sandbox.name, %error, "its output is not logged");
+                }
                 self.reattach(&sandbox);
                 self.republish(&sandbox);
                 processes.extend(sandbox.process.map(|process| (sandbox.id.clone(), process)));
@@ -101,7 +121,7 @@ impl Inner {
     /// Sandboxes in namespaces of others that have gone without a sign: a TAP that was re-attached
     /// by opening it inside keeps its namespace from ending, so its name is what tells.
     pub(crate) fn sweep_gone(&mut self) {
-        let gone: Vec<_> = self.model.sandboxes.values().filter(|sandbox| !sandbox.is_ours() && !self.is_alive(sandbox)).map(|sandbox| sandbox.id.clone()).collect();
+        let gone: Vec<_> = self.model.sandboxes.values().filter(|sandbox| sandbox.container.is_none() && !sandbox.is_ours() && !self.is_alive(sandbox)).map(|sandbox| sandbox.id.clone()).collect();
         for id in gone {
             drop(self.remove_sandbox(&id, true));
         }

@@ -20,19 +20,20 @@ use packet::{NetworkId, PortId};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use weft_control::{
-    Code, ControlError, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
+    Code, Container, ControlError, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     port_name,
     uplink::{PacketSpec, UplinkSpec},
 };
 
 use super::{
+    engine::{Consoles, Execs, History, UNKNOWN},
     names::Names,
     publishing::{Live, gateway_of},
     store::Store,
     trace::UplinkPort,
 };
-use crate::{dataloop::DataPlane, dirs::Dirs, uplink::UplinkCommand};
+use crate::{dataloop::DataPlane, dirs::Dirs, output_log::now_ns, uplink::UplinkCommand};
 
 /// The owner of the model; cheap to clone.
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub(crate) struct Runtime {
     pub(crate) events: broadcast::Sender<Value>,
     /// Processes to watch: sandbox id and process.
     watch: mpsc::UnboundedSender<(String, Process)>,
+    pub(super) execs: Arc<Execs>,
+    pub(super) history: Arc<History>,
 }
 
 pub(crate) struct Inner {
@@ -71,6 +74,8 @@ pub(crate) struct Inner {
     /// Name servers, and the files of sandboxes.
     pub(super) resolving: Names,
     pub(crate) events: broadcast::Sender<Value>,
+    /// Streams of containers.
+    pub(crate) consoles: Consoles,
 }
 
 pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
@@ -110,8 +115,9 @@ impl Runtime {
             live: BTreeMap::new(),
             resolving: Names::new(dns),
             events: events.clone(),
+            consoles: Consoles::default(),
         };
-        let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch };
+        let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch, execs: Arc::default(), history: Arc::default() };
         this.lock().start_uplink(uplink).map_err(|error| error.to_string())?;
         let processes = this.lock().recover().map_err(|error| error.to_string())?;
         for process in processes {
@@ -150,6 +156,11 @@ impl Runtime {
         drop(inner.dataplane.uplink(UplinkCommand::WatchFlows(true)));
         drop(inner);
         FlowWatch(self.clone())
+    }
+
+    /// Has a process watched to its end.
+    pub(crate) fn watch_process(&self, sandbox: String, process: Process) {
+        drop(self.watch.send((sandbox, process)));
     }
 
     /// The caller started a process in a sandbox.
@@ -195,6 +206,9 @@ impl Inner {
     pub(crate) fn create_network(&mut self, request: &NetworkCreate) -> Result<Network> {
         let mut model = self.model.clone();
         let id = model.create_network(request, new_id()?)?;
+        if let Some(network) = model.networks.get_mut(&id) {
+            network.created_ns = now_ns();
+        }
         let network = model.network(&id)?.clone();
         self.check_against_uplink(&network)?;
         let made = self.add_bridge(&network).and_then(|bridge| self.open_tunnel(&network, bridge)).and_then(|()| self.commit(model));
@@ -294,38 +308,47 @@ impl Inner {
         let mut model = self.model.clone();
         let id = model.create_sandbox(request, new_id()?)?;
         Self::check_names(model.sandbox(&id)?)?;
-        let netns = if request.netns == NetnsTarget::New {
-            Some(Netns::create_pinned(self.dirs.pins().join(&id)).map_err(unavailable)?)
-        } else {
-            self.open_target(&request.netns)?
-        };
         if let Some(sandbox) = model.sandboxes.get_mut(&id) {
+            sandbox.created_ns = now_ns();
+        }
+        self.bring_up(model, &id, &request.endpoints, &request.publish)?;
+        let sandbox = self.model.sandbox(&id)?.clone();
+        self.event("sandbox create", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
+        Ok(sandbox)
+    }
+
+    /// Gives a sandbox of `model` its namespace, endpoints and published ports, and makes `model` the truth.
+    pub(crate) fn bring_up(&mut self, mut model: Model, id: &str, endpoints: &[EndpointCreate], publish: &[String]) -> Result<()> {
+        let target = model.sandbox(id)?.netns.clone();
+        let netns = if target == NetnsTarget::New {
+            Some(Netns::create_pinned(self.dirs.pins().join(id)).map_err(unavailable)?)
+        } else {
+            self.open_target(&target)?
+        };
+        if let Some(sandbox) = model.sandboxes.get_mut(id) {
             sandbox.identity = netns.as_ref().and_then(|netns| netns.identity().ok());
         }
         let mut made = Vec::new();
-        let result = request
-            .endpoints
+        let result = endpoints
             .iter()
-            .try_for_each(|endpoint| self.add_endpoint(&mut model, &id, endpoint, netns.as_ref()).map(|endpoint| made.push(endpoint)))
+            .try_for_each(|endpoint| self.add_endpoint(&mut model, id, endpoint, netns.as_ref()).map(|endpoint| made.push(endpoint)))
             .and_then(|()| {
-                let published = self.publish_all(&model.sandbox(&id)?.clone(), &request.publish)?;
-                if let Some(sandbox) = model.sandboxes.get_mut(&id) {
+                let published = self.publish_all(&model.sandbox(id)?.clone(), publish)?;
+                if let Some(sandbox) = model.sandboxes.get_mut(id) {
                     sandbox.publishes = published;
                 }
                 self.commit(model.clone())
             });
         if let Err(error) = result {
-            self.unpublish_all(&id);
+            self.unpublish_all(id);
             for endpoint in made.iter().rev() {
-                self.close_endpoint(model.sandboxes.get(&id), endpoint, netns.as_ref());
+                self.close_endpoint(model.sandboxes.get(id), endpoint, netns.as_ref());
             }
-            self.unpin(&id);
-            self.resolving.remove_files(&self.dirs, &id);
+            self.unpin(id);
+            self.resolving.remove_files(&self.dirs, id);
             return Err(error);
         }
-        let sandbox = self.model.sandbox(&id)?.clone();
-        self.event("sandbox create", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
-        Ok(sandbox)
+        Ok(())
     }
 
     fn start_command(&mut self, id: &str) -> Result<(Sandbox, Process)> {
@@ -351,7 +374,7 @@ impl Inner {
         noted
     }
 
-    fn note_process(&mut self, reference: &str, pid: i32) -> Result<(Sandbox, Process)> {
+    pub(crate) fn note_process(&mut self, reference: &str, pid: i32) -> Result<(Sandbox, Process)> {
         let id = self.model.sandbox(reference)?.id.clone();
         let start = process::start_time(pid).ok_or_else(|| ControlError::new(Code::NotFound, pid.to_string(), format!("no process {pid}")))?;
         let process = Process { pid, start };
@@ -365,18 +388,50 @@ impl Inner {
         Ok((sandbox, process))
     }
 
-    /// A sandbox's process ended: the sandbox ends with it.
-    pub(crate) fn process_ended(&mut self, id: &str, process: Process) {
-        let is_current = self.model.sandboxes.get(id).is_some_and(|sandbox| sandbox.process == Some(process));
-        if !is_current {
+    /// A sandbox's process ended with `code`, if that is known: the sandbox ends with it, but a container stays.
+    pub(crate) fn process_ended(&mut self, id: &str, process: Process, code: Option<i32>) {
+        let Some(sandbox) = self.model.sandboxes.get(id).filter(|sandbox| sandbox.process == Some(process)) else { return };
+        if sandbox.container.is_some() {
+            self.container_ended(id, code.unwrap_or(UNKNOWN));
             return;
         }
-        if let Ok(sandbox) = self.model.sandbox(id) {
-            self.event("sandbox die", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
-        }
+        self.event("sandbox die", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
         if let Err(error) = self.remove_sandbox(id, true) {
             tracing::warn!(sandbox = id, %error, "cannot remove a sandbox whose process ended");
         }
+    }
+
+    /// Takes down what a container has while it runs; `note` what became of it.
+    pub(crate) fn lay_to_rest(&mut self, id: &str, note: impl FnOnce(&mut Container)) {
+        let Some(sandbox) = self.model.sandboxes.get(id).cloned() else { return };
+        let netns = self.open_sandbox(&sandbox).ok().flatten();
+        self.unpublish_all(id);
+        self.end_flows(&sandbox);
+        let mut model = self.model.clone();
+        if let Some(stored) = model.sandboxes.get_mut(id) {
+            *stored = Sandbox { process: None, endpoints: Vec::new(), publishes: Vec::new(), netns: NetnsTarget::New, identity: None, ..stored.clone() };
+            stored.container.as_mut().map(note);
+        }
+        // It has ended whether or not that can be saved; after a restart it is seen again.
+        if let Err(error) = self.store.save(&model) {
+            tracing::error!(%error, "cannot save the state");
+        }
+        self.model = model;
+        for endpoint in &sandbox.endpoints {
+            self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());
+        }
+        self.unpin(id);
+    }
+
+    /// Gives a sandbox, and so its ports, another name.
+    pub(crate) fn rename_sandbox(&mut self, id: &str, name: &str) -> Result<()> {
+        let mut model = self.model.clone();
+        model.rename_sandbox(id, name)?;
+        self.commit(model)?;
+        let sandbox = self.model.sandbox(id)?.clone();
+        self.rename_ports(&sandbox);
+        self.event("sandbox rename", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
+        Ok(())
     }
 
     pub(crate) fn remove_sandbox(&mut self, reference: &str, force: bool) -> Result<Sandbox> {
@@ -402,6 +457,13 @@ impl Inner {
         self.unpin(&sandbox.id);
         drop(std::fs::remove_file(self.dirs.log_of(&sandbox.id)));
         self.resolving.remove_files(&self.dirs, &sandbox.id);
+        if sandbox.container.is_some() {
+            // Also of one that nobody has asked for since the daemon started.
+            drop(self.console(&sandbox.id));
+            self.consoles.remove(&sandbox.id);
+        } else {
+            self.consoles.forget(&sandbox.id);
+        }
         self.event("sandbox destroy", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
         Ok(sandbox)
     }
@@ -424,7 +486,7 @@ impl Inner {
             self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
             return Err(error);
         }
-        self.event("network connect", json!({ "network": request.network, "sandbox": sandbox.name, "port": port_name(&sandbox, &endpoint) }));
+        self.event("network connect", json!({ "network": self.network_name_of(&endpoint.network), "id": endpoint.network, "sandbox": sandbox.name, "sandbox_id": sandbox.id, "port": port_name(&sandbox, &endpoint) }));
         Ok(self.model.sandbox(&sandbox.id)?.clone())
     }
 
@@ -443,8 +505,12 @@ impl Inner {
         self.commit(model)?;
         let netns = self.open_sandbox(&sandbox).ok().flatten();
         self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
-        self.event("network disconnect", json!({ "network": network, "sandbox": sandbox.name, "port": port_name(&sandbox, &endpoint) }));
+        self.event("network disconnect", json!({ "network": self.network_name_of(&network_id), "id": network_id, "sandbox": sandbox.name, "sandbox_id": sandbox.id, "port": port_name(&sandbox, &endpoint) }));
         Ok(sandbox)
+    }
+
+    fn network_name_of(&self, id: &str) -> String {
+        self.model.networks.get(id).map_or_else(String::new, |network| network.name.clone())
     }
 
     /// A namespace or device that is not ours joins a network; it becomes a sandbox of its own kind.

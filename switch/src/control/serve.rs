@@ -140,20 +140,26 @@ async fn follow_processes(mut watched: mpsc::UnboundedReceiver<(String, Process)
             if let Ok(pidfd) = netns_setup::process::watch(process.pid) {
                 drop(ended(pidfd).await);
             }
-            reap(process.pid);
-            drop(task::spawn_blocking(move || runtime.lock().process_ended(&sandbox, process)).await);
+            let code = reap(process.pid);
+            runtime.wind_up(&sandbox, process).await;
+            drop(task::spawn_blocking(move || runtime.lock().process_ended(&sandbox, process, code)).await);
         });
     }
 }
 
 /// A child of ours stays a zombie until it is waited for; others' children are not ours to wait for.
-fn reap(pid: i32) {
-    use nix::sys::wait::{WaitPidFlag, waitpid};
-    waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
+/// Gives the exit code as a shell has it, if it was ours.
+pub(super) fn reap(pid: i32) -> Option<i32> {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    match waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(code),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
+        _ => None,
+    }
 }
 
 #[expect(deprecated, reason = "sound here: the descriptor is owned, unshared, and closed only with the AsyncFd")]
-async fn ended(pidfd: OwnedFd) -> io::Result<()> {
+pub(super) async fn ended(pidfd: OwnedFd) -> io::Result<()> {
     AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?.readable().await.map(drop)
 }
 

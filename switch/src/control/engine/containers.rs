@@ -1,0 +1,466 @@
+//! What is done with containers.
+
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, Query, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task};
+use weft_control::{
+    Code, Container, NetnsTarget, Sandbox,
+    api::SandboxCreate,
+    container::{Config, HostConfig},
+};
+
+use super::{
+    inspect::shown,
+    lifecycle::{Started, root_of},
+    locked,
+    networks::wanted,
+    stream::{View, header, hijack},
+    types::{Failure, Filters, Result, bad, broken, conflict, not_found, read, refuse_others, time_ns, value},
+};
+use crate::{
+    control::{
+        http::Stream,
+        runtime::{Inner, Runtime, new_id},
+    },
+    output_log::now_ns,
+};
+
+/// How long `docker stop` waits unless told.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long a killed process may take to go.
+const AFTER_KILL: Duration = Duration::from_secs(10);
+
+/// A container by name, id or beginning of an id.
+pub(super) fn find<'a>(inner: &'a Inner, reference: &str) -> Result<&'a Sandbox> {
+    let reference = reference.strip_prefix('/').unwrap_or(reference);
+    inner.model.sandbox(reference).map_err(|error| match error.code {
+        Code::NotFound if error.message.contains("several") => bad(format!("multiple IDs found with provided prefix: {reference}")),
+        _ => not_found(format!("No such container: {reference}")),
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Naming {
+    #[serde(default)]
+    name: String,
+}
+
+const CONFIG_FIELDS: &[&str] = &[
+    "Hostname", "AttachStdin", "AttachStdout", "AttachStderr", "ExposedPorts", "Tty", "OpenStdin", "StdinOnce", "Env", "Cmd", "Image", "WorkingDir", "Entrypoint", "Labels", "HostConfig", "NetworkingConfig", "MacAddress",
+    "ArgsEscaped", "OnBuild",
+];
+
+/// A container of the host's files has the host's rights, so that Privileged and CapAdd ask for what is.
+const HOST_FIELDS: &[&str] = &[
+    "NetworkMode", "PortBindings", "PublishAllPorts", "AutoRemove", "ExtraHosts", "Dns", "RestartPolicy", "ConsoleSize", "Privileged", "CapAdd", "LogConfig", "ContainerIDFile",
+];
+
+pub(super) async fn create(State(runtime): State<Runtime>, Query(Naming { name }): Query<Naming>, body: Bytes) -> Result<Response> {
+    let container = definition(value(&body)?)?;
+    let name = name.strip_prefix('/').unwrap_or(&name).to_owned();
+    let id = locked(runtime, move |inner| create_container(inner, Some(name).filter(|name| !name.is_empty()), container)).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": id, "Warnings": [] }))).into_response())
+}
+
+/// A container as it was asked for, checked as far as that goes before it starts.
+fn definition(mut body: Value) -> Result<Container> {
+    refuse_others("", &body, CONFIG_FIELDS)?;
+    if let Some(volume) = body["Volumes"].as_object().and_then(|volumes| volumes.keys().next()) {
+        return Err(bad(format!("weft does not support volumes ({volume}): a container of image host sees the host's files")));
+    }
+    let (host, networking, mac) = (body["HostConfig"].take(), body["NetworkingConfig"].take(), body["MacAddress"].take());
+    refuse_others("HostConfig.", &host, HOST_FIELDS)?;
+    refuse_others("NetworkingConfig.", &networking, &["EndpointsConfig"])?;
+    for shell_form in ["Cmd", "Entrypoint"] {
+        if body[shell_form].is_string() {
+            body[shell_form] = json!([body[shell_form].take()]);
+        }
+    }
+    let object = |value: Value| if value.is_null() { json!({}) } else { value };
+    for key in ["HostConfig", "NetworkingConfig", "MacAddress", "Volumes"] {
+        body.as_object_mut().map(|fields| fields.remove(key));
+    }
+    let config: Config = read(body)?;
+    let mut host: HostConfig = read(object(host))?;
+    root_of(&config.image)?;
+    if !matches!(host.restart_policy.name.as_str(), "" | "no") {
+        return Err(bad(format!("weft does not support HostConfig.RestartPolicy ({}): leave --restart out", host.restart_policy.name)));
+    }
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        host.network_mode = "bridge".into();
+    }
+    let mode = host.network_mode.as_str();
+    if mode.starts_with("container:") {
+        if !config.hostname.is_empty() {
+            return Err(bad("conflicting options: hostname and the network mode"));
+        }
+        if !host.port_bindings.is_empty() || host.publish_all_ports {
+            return Err(bad("conflicting options: port publishing and the container type network mode"));
+        }
+    }
+    let configs: BTreeMap<String, Value> = read(object(networking["EndpointsConfig"].clone()))?;
+    let mut networks = wanted(mode, configs)?;
+    if let (Some(mac), Some(first)) = (mac.as_str().filter(|mac| !mac.is_empty()), networks.first_mut()) {
+        first.mac.get_or_insert_with(|| mac.to_owned());
+    }
+    // Docker discards what cannot be published, with the host's network.
+    if matches!(mode, "host" | "none") {
+        host.port_bindings.clear();
+        host.publish_all_ports = false;
+    }
+    let container = Container { config, host, networks, ..Container::default() };
+    if container.command().is_empty() {
+        return Err(bad("no command specified: the image host has no default, e.g. use `docker run host sh`"));
+    }
+    if let Some(word) = container.config.env.iter().find(|word| word.starts_with('=') || word.contains('\0')) {
+        return Err(bad(format!("invalid environment variable: {word:?}")));
+    }
+    container.publish()?;
+    Ok(container)
+}
+
+fn create_container(inner: &mut Inner, name: Option<String>, container: Container) -> Result<String> {
+    if let Some(other) = name.as_ref().and_then(|name| inner.model.sandboxes.values().find(|other| other.name == *name)) {
+        return Err(conflict(format!(
+            "Conflict. The container name \"/{}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
+            other.name, other.id
+        )));
+    }
+    let mut model = inner.model.clone();
+    let pairs = container.config.env.iter().filter_map(|word| word.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let request = SandboxCreate {
+        name,
+        netns: NetnsTarget::New,
+        endpoints: Vec::new(),
+        command: container.command(),
+        env: pairs.collect(),
+        hostname: Some(container.config.hostname.clone()).filter(|name| !name.is_empty()),
+        publish: Vec::new(),
+        auto_remove: container.host.auto_remove,
+    };
+    let id = model.create_sandbox(&request, new_id()?)?;
+    if let Some(sandbox) = model.sandboxes.get_mut(&id) {
+        sandbox.container = Some(container);
+        sandbox.created_ns = now_ns();
+    }
+    inner.console(&id).make_log().map_err(broken)?;
+    if let Err(error) = inner.commit(model) {
+        inner.consoles.remove(&id);
+        return Err(error.into());
+    }
+    let name = inner.model.sandbox(&id)?.name.clone();
+    inner.event("sandbox create", json!({ "sandbox": name, "id": id }));
+    Ok(id)
+}
+
+pub(super) async fn start(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Result<StatusCode> {
+    let started = task::spawn_blocking(move || runtime.start_container(&reference)).await.map_err(broken)??;
+    Ok(if started == Started::Now { StatusCode::NO_CONTENT } else { StatusCode::NOT_MODIFIED })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Stopping {
+    t: Option<i64>,
+    signal: Option<String>,
+}
+
+pub(super) async fn stop(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Stopping>) -> Result<StatusCode> {
+    Ok(if bring_down(&runtime, &reference, &query).await? { StatusCode::NO_CONTENT } else { StatusCode::NOT_MODIFIED })
+}
+
+pub(super) async fn restart(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Stopping>) -> Result<StatusCode> {
+    let id = locked(runtime.clone(), move |inner| Ok(find(inner, &reference)?.id.clone())).await?;
+    bring_down(&runtime, &id, &query).await?;
+    task::spawn_blocking(move || runtime.start_container(&id)).await.map_err(broken)??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Asks the process to end, and makes it; false when there was none.
+async fn bring_down(runtime: &Runtime, reference: &str, query: &Stopping) -> Result<bool> {
+    let polite = query.signal.as_deref().map_or(Ok(Signal::SIGTERM), signal_of)?;
+    // Negative: as long as it takes.
+    let grace = match query.t {
+        None => Some(GRACE),
+        Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+    };
+    let Some(mut ending) = Ending::begin(runtime, reference, polite).await? else { return Ok(false) };
+    if !ending.wait(grace).await {
+        Ending::begin(runtime, &ending.id, Signal::SIGKILL).await?;
+        if !ending.wait(Some(AFTER_KILL)).await {
+            return Err(broken(format!("container {reference} does not end, even when killed")));
+        }
+    }
+    let id = ending.id;
+    locked(runtime.clone(), move |inner| {
+        if let Ok(sandbox) = inner.model.sandbox(&id) {
+            inner.event("sandbox stop", json!({ "sandbox": sandbox.name, "id": id }));
+        }
+        Ok(true)
+    })
+    .await
+}
+
+/// A container that was sent a signal.
+struct Ending {
+    runtime: Runtime,
+    id: String,
+}
+
+impl Ending {
+    async fn begin(runtime: &Runtime, reference: &str, signal: Signal) -> Result<Option<Self>> {
+        let reference = reference.to_owned();
+        let sent = locked(runtime.clone(), move |inner| {
+            let sandbox = find(inner, &reference)?;
+            Ok(inner.signal(sandbox, signal)?.then(|| sandbox.id.clone()))
+        })
+        .await?;
+        Ok(sent.map(|id| Self { runtime: runtime.clone(), id }))
+    }
+
+    /// Until it has been laid to rest; false when that takes longer than `limit`.
+    async fn wait(&mut self, limit: Option<Duration>) -> bool {
+        let gone = async {
+            loop {
+                let progress = {
+                    let inner = self.runtime.lock();
+                    match inner.model.sandboxes.get(&self.id) {
+                        Some(sandbox) if !sandbox.is_at_rest() => sandbox.container.is_some().then(|| inner.console(&self.id).watch()),
+                        _ => return,
+                    }
+                };
+                // Sandboxes of `weft run` have no console: they are looked at again.
+                let pause = tokio::time::sleep(Duration::from_millis(if progress.is_some() { 500 } else { 20 }));
+                match progress {
+                    Some(mut progress) => tokio::select! { _ = progress.changed() => {}, () = pause => {} },
+                    None => pause.await,
+                }
+            }
+        };
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, gone).await.is_ok(),
+            None => {
+                gone.await;
+                true
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Signalling {
+    signal: Option<String>,
+}
+
+pub(super) async fn kill(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Signalling>) -> Result<StatusCode> {
+    let signal = query.signal.as_deref().map_or(Ok(Signal::SIGKILL), signal_of)?;
+    locked(runtime, move |inner| {
+        let sandbox = find(inner, &reference)?;
+        if !inner.signal(sandbox, signal)? {
+            return Err(conflict(format!("cannot kill container: {reference}: container {} is not running", sandbox.id)));
+        }
+        inner.event("sandbox kill", json!({ "sandbox": sandbox.name, "id": sandbox.id, "signal": (signal as i32).to_string() }));
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+/// `TERM`, `SIGTERM` or `15`.
+fn signal_of(text: &str) -> Result<Signal> {
+    let wrong = || bad(format!("invalid signal: {text}"));
+    if let Ok(number) = text.parse::<i32>() {
+        return Signal::try_from(number).map_err(|_| wrong());
+    }
+    let name = text.to_ascii_uppercase();
+    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    Signal::from_str(&name).map_err(|_| wrong())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Waiting {
+    condition: Option<String>,
+}
+
+/// The head of the answer goes out at once: clients wait for it before they start the container.
+pub(super) async fn wait(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Waiting>) -> Result<Response> {
+    let condition = query.condition.unwrap_or_default();
+    if !matches!(condition.as_str(), "" | "not-running" | "next-exit" | "removed") {
+        return Err(bad(format!("invalid condition: {condition:?}")));
+    }
+    let (at_rest, mut progress, ends, code) = locked(runtime, move |inner| {
+        let sandbox = find(inner, &reference)?;
+        let code = sandbox.container.as_ref().map_or(0, |container| container.exit_code);
+        let progress = inner.console(&sandbox.id).watch();
+        let ends = progress.borrow().ends;
+        Ok((sandbox.is_at_rest(), progress, ends, code))
+    })
+    .await?;
+    let (sender, receiver) = mpsc::channel(1);
+    task::spawn(async move {
+        let code = match condition.as_str() {
+            "removed" => progress.wait_for(|progress| progress.removed).await.map_or(code, |progress| progress.code),
+            "next-exit" => progress.wait_for(|progress| progress.ends > ends || progress.removed).await.map_or(code, |progress| progress.code),
+            _ if at_rest => code,
+            _ => progress.wait_for(|progress| progress.ends > ends || progress.removed).await.map_or(code, |progress| progress.code),
+        };
+        drop(sender.send(Bytes::from(format!("{}\n", json!({ "StatusCode": code })))).await);
+    });
+    Ok(([("content-type", "application/json")], Body::new(Stream(receiver))).into_response())
+}
+
+pub(super) async fn rename(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(Naming { name }): Query<Naming>) -> Result<StatusCode> {
+    let name = name.strip_prefix('/').unwrap_or(&name).to_owned();
+    locked(runtime, move |inner| {
+        let id = find(inner, &reference)?.id.clone();
+        if let Some(other) = inner.model.sandboxes.values().find(|other| other.name == name) {
+            return Err(conflict(format!("Conflict. The container name \"/{name}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.", other.id)));
+        }
+        inner.rename_sandbox(&id, &name)?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Size {
+    pub(super) h: u16,
+    pub(super) w: u16,
+}
+
+pub(super) async fn resize(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(Size { h, w }): Query<Size>) -> Result<StatusCode> {
+    locked(runtime, move |inner| {
+        let sandbox = find(inner, &reference)?;
+        inner.console(&sandbox.id).resize(h, w).map_err(broken)?;
+        Ok(StatusCode::OK)
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Removing {
+    force: Option<String>,
+}
+
+/// Go's words for true.
+pub(super) fn is_true(text: Option<&str>) -> bool {
+    matches!(text, Some("1" | "t" | "T" | "true" | "True" | "TRUE"))
+}
+
+pub(super) async fn remove(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Removing>) -> Result<StatusCode> {
+    let force = is_true(query.force.as_deref());
+    let asked = reference.clone();
+    let id = locked(runtime.clone(), move |inner| {
+        let sandbox = find(inner, &asked)?;
+        if !force && !sandbox.is_at_rest() && sandbox.process.is_some() {
+            return Err(conflict(format!("cannot remove container \"/{}\": container is running: stop the container before removing or force remove", sandbox.name)));
+        }
+        Ok(sandbox.id.clone())
+    })
+    .await?;
+    // Killed first, so that those who wait for it get its code.
+    if force && let Some(mut ending) = Ending::begin(&runtime, &id, Signal::SIGKILL).await? {
+        ending.wait(Some(AFTER_KILL)).await;
+    }
+    locked(runtime, move |inner| match inner.remove_sandbox(&id, force) {
+        // One that removes itself has done so.
+        Err(error) if error.code == Code::NotFound && force => Ok(StatusCode::NO_CONTENT),
+        other => other.map(|_| StatusCode::NO_CONTENT).map_err(Failure::from),
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Pruning {
+    filters: Option<String>,
+}
+
+pub(super) async fn prune(State(runtime): State<Runtime>, Query(query): Query<Pruning>) -> Result<Json<Value>> {
+    let filters = Filters::parse(query.filters.as_deref(), &["label", "label!"])?;
+    locked(runtime, move |inner| {
+        let at_rest = |sandbox: &&Sandbox| sandbox.is_at_rest() && filters.labels(&shown(sandbox).config.labels);
+        let ids: Vec<_> = inner.model.sandboxes.values().filter(at_rest).map(|sandbox| sandbox.id.clone()).collect();
+        for id in &ids {
+            inner.remove_sandbox(id, false)?;
+        }
+        Ok(Json(json!({ "ContainersDeleted": ids, "SpaceReclaimed": 0 })))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Reading {
+    follow: Option<String>,
+    stdout: Option<String>,
+    stderr: Option<String>,
+    stdin: Option<String>,
+    stream: Option<String>,
+    logs: Option<String>,
+    timestamps: Option<String>,
+    tail: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+pub(super) async fn logs(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Reading>) -> Result<Response> {
+    let time = |text: &Option<String>| text.as_deref().filter(|text| !matches!(*text, "" | "0")).map(time_ns).transpose();
+    let view = View {
+        follow: is_true(query.follow.as_deref()),
+        stdout: is_true(query.stdout.as_deref()),
+        stderr: is_true(query.stderr.as_deref()),
+        timestamps: is_true(query.timestamps.as_deref()),
+        tail: query.tail.as_deref().and_then(|tail| tail.parse().ok()),
+        since_ns: time(&query.since)?.unwrap_or(0),
+        until_ns: time(&query.until)?,
+        ..View::default()
+    };
+    if !view.stdout && !view.stderr {
+        return Err(bad("Bad parameters: you must choose at least one stream"));
+    }
+    let reader = locked(runtime, move |inner| {
+        let sandbox = find(inner, &reference)?;
+        let Some(container) = &sandbox.container else {
+            // A sandbox of `weft run -d`: its log is as it was written.
+            let text = std::fs::read(inner.dirs.log_of(&sandbox.id)).unwrap_or_default();
+            let framed: Vec<u8> = text.chunks(1 << 20).flat_map(|piece| header(1, piece.len()).into_iter().chain(piece.iter().copied())).collect();
+            return Ok(Err(framed));
+        };
+        let view = View { raw: container.config.tty, follow: view.follow && !sandbox.is_at_rest(), ..view };
+        inner.console(&sandbox.id).reader(view).map(Ok).map_err(broken)
+    })
+    .await?;
+    let body = match reader {
+        Err(text) => Body::from(text),
+        Ok(reader) => {
+            let (sender, receiver) = mpsc::channel(8);
+            task::spawn(reader.copy(sender));
+            Body::new(Stream(receiver))
+        }
+    };
+    Ok(([("content-type", "application/vnd.docker.multiplexed-stream")], body).into_response())
+}
+
+pub(super) async fn attach(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Reading>, request: Request) -> Result<Response> {
+    let (follow, past, stdin) = (is_true(query.stream.as_deref()), is_true(query.logs.as_deref()), is_true(query.stdin.as_deref()));
+    let (stdout, stderr) = (is_true(query.stdout.as_deref()), is_true(query.stderr.as_deref()));
+    let (reader, input, raw) = locked(runtime, move |inner| {
+        let sandbox = find(inner, &reference)?;
+        let container = sandbox.container.as_ref().ok_or_else(|| conflict(format!("{} was not made through this API: its streams are its own; see `docker logs`", sandbox.name)))?;
+        let (console, config) = (inner.console(&sandbox.id), &container.config);
+        let view = View { follow, stdout, stderr, raw: config.tty, from: if past { 0 } else { console.end_of_log() }, ..View::default() };
+        let input = (stdin && follow && config.open_stdin).then(|| console.feed(config.tty, config.stdin_once)).transpose().map_err(broken)?;
+        Ok((console.reader(view).map_err(broken)?, input, config.tty))
+    })
+    .await?;
+    let (sender, receiver) = mpsc::channel(8);
+    task::spawn(reader.copy(sender));
+    Ok(hijack(request, raw, input, receiver))
+}

@@ -1,0 +1,189 @@
+//! `docker events`: ours, in Docker's words. The last ones are kept for those who ask for the past.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task,
+};
+
+use super::types::{Filters, Result, time_ns};
+use crate::{
+    control::{http::Stream, runtime::Runtime},
+    output_log::now_ns,
+};
+
+/// Events that are kept.
+const KEPT: usize = 1000;
+
+/// What happened, and who wants to know what happens.
+pub(crate) struct History {
+    kept: Mutex<VecDeque<Arc<Value>>>,
+    live: broadcast::Sender<Arc<Value>>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), live: broadcast::Sender::new(KEPT) }
+    }
+}
+
+impl History {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Arc<Value>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, event: Value) {
+        let event = Arc::new(event);
+        let mut kept = self.kept();
+        kept.truncate(KEPT - 1);
+        kept.push_front(event.clone());
+        drop(self.live.send(event));
+    }
+}
+
+/// Translates from now on.
+pub(super) fn collect(runtime: &Runtime) {
+    let (mut events, history) = (runtime.events.subscribe(), runtime.history.clone());
+    task::spawn(async move {
+        loop {
+            match events.recv().await {
+                Ok(event) => drop(translate(&event, now_ns()).map(|event| history.add(event))),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => break,
+            }
+        }
+    });
+}
+
+/// `sandbox die` as `container die`, and so on; what Docker has no word for is not told.
+fn translate(event: &Value, time_ns: u64) -> Option<Value> {
+    let (noun, action) = event["type"].as_str()?.split_once(' ')?;
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    let mut attributes = Map::new();
+    let (kind, id) = match noun {
+        "sandbox" => {
+            attributes.insert("name".into(), json!(text("sandbox")));
+            attributes.insert("image".into(), json!("host"));
+            for key in ["exitCode", "signal"] {
+                if let Some(value) = event.get(key) {
+                    attributes.insert(key.into(), value.clone());
+                }
+            }
+            ("container", text("id"))
+        }
+        "network" if matches!(action, "create" | "destroy" | "connect" | "disconnect") => {
+            attributes.insert("name".into(), json!(text("network")));
+            attributes.insert("type".into(), json!("bridge"));
+            if event.get("sandbox").is_some() {
+                attributes.insert("container".into(), json!(text("sandbox_id")));
+            }
+            ("network", text("id"))
+        }
+        _ => return None,
+    };
+    let mut told = json!({
+        "Type": kind,
+        "Action": action,
+        "Actor": { "ID": id, "Attributes": attributes },
+        "scope": "local",
+        "time": time_ns / 1_000_000_000,
+        "timeNano": time_ns,
+    });
+    if kind == "container" {
+        // Older clients read these.
+        told["status"] = json!(action);
+        told["id"] = json!(id);
+        told["from"] = json!("host");
+    }
+    Some(told)
+}
+
+#[derive(Deserialize)]
+pub(super) struct Wanted {
+    since: Option<String>,
+    until: Option<String>,
+    filters: Option<String>,
+}
+
+pub(super) async fn follow(State(runtime): State<Runtime>, Query(query): Query<Wanted>) -> Result<Response> {
+    let filters = Filters::parse(query.filters.as_deref(), &["type", "event", "network", "container", "scope"])?;
+    let time = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(time_ns).transpose();
+    let (since, until) = (time(&query.since)?, time(&query.until)?);
+    let mut live = runtime.history.live.subscribe();
+    let past: Vec<_> = match since {
+        Some(since) => runtime.history.kept().iter().rev().filter(|event| event["timeNano"].as_u64().is_some_and(|at| at >= since)).cloned().collect(),
+        None => Vec::new(),
+    };
+    let (sender, receiver) = mpsc::channel(64);
+    task::spawn(async move {
+        let in_time = |event: &Value| until.is_none_or(|until| event["timeNano"].as_u64().is_some_and(|at| at <= until));
+        let line = |event: &Value| Bytes::from(format!("{event}\n"));
+        for event in past.iter().filter(|event| in_time(event) && takes(&filters, event)) {
+            if sender.send(line(event)).await.is_err() {
+                return;
+            }
+        }
+        let end = async {
+            match until {
+                Some(until) => tokio::time::sleep(Duration::from_nanos(until.saturating_sub(now_ns()))).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        loop {
+            let event = tokio::select! {
+                event = live.recv() => event,
+                () = &mut end => return,
+                () = sender.closed() => return,
+            };
+            match event {
+                Ok(event) if takes(&filters, &event) => {
+                    if sender.send(line(&event)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+    Ok(([("content-type", "application/json")], Body::new(Stream(receiver))).into_response())
+}
+
+fn takes(filters: &Filters, event: &Value) -> bool {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, id, name) = (text(&event["Type"]), text(&event["Actor"]["ID"]), text(&event["Actor"]["Attributes"]["name"]));
+    let is = |word: &str| name == word || (!word.is_empty() && id.starts_with(word));
+    let container = text(&event["Actor"]["Attributes"]["container"]);
+    filters.any("type", |word| kind == word)
+        && filters.any("event", |word| event["Action"] == word)
+        && filters.any("scope", |word| word == "local")
+        && filters.any("network", |word| kind == "network" && is(word))
+        && filters.any("container", |word| (kind == "container" && is(word)) || (!word.is_empty() && container.starts_with(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_docker_s_words() {
+        let told = translate(&json!({ "type": "sandbox die", "sandbox": "web", "id": "abc", "exitCode": "7" }), 5_000_000_001).unwrap();
+        assert_eq!((&told["Type"], &told["Action"], &told["Actor"]["Attributes"]["exitCode"], &told["time"]), (&json!("container"), &json!("die"), &json!("7"), &json!(5)));
+        assert!(translate(&json!({ "type": "port attach" }), 1).is_none() && translate(&json!({ "type": "lost" }), 1).is_none());
+        let filters = Filters::parse(Some(r#"{"type":["container"],"event":["die"],"container":["web"]}"#), &["type", "event", "container"]).unwrap();
+        assert!(takes(&filters, &told));
+    }
+}

@@ -1,0 +1,220 @@
+//! A container's life: its definition goes into a sandbox at start, and the sandbox comes down again
+//! when the process ends, leaving the definition and what became of it.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use netns_setup::process::{self, CommandSpec};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use serde_json::json;
+use weft_control::{Container, NetnsTarget, Phase, Process, Sandbox};
+
+use super::{
+    containers::find,
+    networks::at_start,
+    stream::Console,
+    system::no_such_image,
+    types::{Failure, Result, bad, broken, conflict, forbidden},
+};
+use crate::{
+    control::runtime::{Inner, Runtime},
+    output_log::now_ns,
+};
+
+/// As a shell has it.
+const NOT_FOUND: i32 = 127;
+const CANNOT_EXECUTE: i32 = 126;
+/// Of a process that ended while no daemon was there to be told.
+pub(crate) const UNKNOWN: i32 = 255;
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Whether a start changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Started {
+    Now,
+    Before,
+}
+
+impl Runtime {
+    pub(super) fn start_container(&self, reference: &str) -> Result<Started> {
+        let mut inner = self.lock();
+        let sandbox = find(&inner, reference)?.clone();
+        if !sandbox.is_at_rest() {
+            return Ok(Started::Before);
+        }
+        let result = inner.start_container(&sandbox);
+        match result {
+            Ok(process) => {
+                drop(inner);
+                self.watch_process(sandbox.id, process);
+                Ok(Started::Now)
+            }
+            Err(failure) => {
+                if sandbox.auto_remove {
+                    drop(inner.remove_sandbox(&sandbox.id, true));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// The process of a container has ended and been waited for: what it left behind ends too, and the
+    /// last of its output is read.
+    pub(crate) async fn wind_up(&self, id: &str, process: Process) {
+        let console = {
+            let inner = self.lock();
+            inner.model.sandboxes.get(id).is_some_and(|sandbox| sandbox.container.is_some() && sandbox.process == Some(process)).then(|| inner.console(id))
+        };
+        let Some(console) = console else { return };
+        let sessions = self.execs.sessions(id);
+        for pid in sessions.into_iter().chain([process.pid]).flat_map(process::of_session) {
+            signal::kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+        console.drain().await;
+    }
+}
+
+impl Inner {
+    pub(crate) fn console(&self, id: &str) -> Arc<Console> {
+        self.consoles.of(id, &self.dirs.output_of(id))
+    }
+
+    fn start_container(&mut self, sandbox: &Sandbox) -> Result<Process> {
+        let id = &sandbox.id;
+        let Some(container) = sandbox.container.clone() else { return Err(broken("not a container")) };
+        let publish = container.publish()?;
+        let (netns, hostname) = self.netns_of(&container, sandbox)?;
+        let mut model = self.model.clone();
+        if let Some(stored) = model.sandboxes.get_mut(id) {
+            stored.netns = netns;
+            if let Some(container) = &mut stored.container {
+                *container = Container { phase: Phase::Running, started_ns: now_ns(), exit_code: 0, error: String::new(), ..container.clone() };
+            }
+        }
+        self.bring_up(model, id, &container.networks, &publish).map_err(at_start)?;
+        let started = self.spawn_container(id, &container, hostname);
+        if let Err((failure, code)) = started {
+            // It never ran: it is what it was before, and says why.
+            self.lay_to_rest(id, |stored| *stored = Container { exit_code: code, error: failure.1.clone(), ..container });
+            return Err(failure);
+        }
+        started.map_err(|(failure, _)| failure)
+    }
+
+    /// The namespace that its mode means, and the host name in it.
+    fn netns_of(&self, container: &Container, sandbox: &Sandbox) -> Result<(NetnsTarget, Option<String>)> {
+        let own = sandbox.hostname.clone();
+        match container.host.network_mode.as_str() {
+            "host" => Ok((NetnsTarget::Host, own)),
+            mode => match mode.strip_prefix("container:") {
+                None => Ok((NetnsTarget::New, own.or_else(|| sandbox.id.get(..12).map(str::to_owned)))),
+                Some(other) => {
+                    let other = find(self, other)?;
+                    if other.is_at_rest() || other.id == sandbox.id {
+                        return Err(conflict(format!("cannot join network namespace of a non running container: {}", other.name)));
+                    }
+                    let netns = if other.is_ours() { NetnsTarget::Path(self.dirs.pins().join(&other.id).to_string_lossy().into_owned()) } else { other.netns.clone() };
+                    Ok((netns, other.hostname.clone().or_else(|| other.is_ours().then(|| other.id[..12].to_owned()))))
+                }
+            },
+        }
+    }
+
+    fn spawn_container(&mut self, id: &str, container: &Container, hostname: Option<String>) -> std::result::Result<Process, (Failure, i32)> {
+        let other = |error: &dyn std::fmt::Display| (broken(error), CANNOT_EXECUTE);
+        let sandbox = self.model.sandbox(id).map_err(|error| other(&error))?.clone();
+        let netns = self.open_sandbox(&sandbox).map_err(|error| other(&error))?.ok_or_else(|| other(&"no namespace to run in"))?;
+        let root = root_of(&container.config.image).map_err(|failure| (failure, CANNOT_EXECUTE))?;
+        let console = self.console(id);
+        let streams = console.open(container.config.tty, container.config.open_stdin).map_err(|error| other(&error))?;
+        let spec = CommandSpec {
+            command: container.command(),
+            environment: environment(container.config.tty, hostname.as_deref(), &container.config.env),
+            clear_environment: true,
+            hostname: hostname.filter(|_| container.host.network_mode != "host" || sandbox.hostname.is_some()),
+            detached: true,
+            terminal: container.config.tty,
+            directory: Some(directory(&container.config.working_dir)),
+            root,
+            ..CommandSpec::default()
+        };
+        if let [height, width] = container.host.console_size[..] {
+            console.resize(height, width).ok();
+        }
+        let mut child = process::spawn_with(&netns, &spec, streams).map_err(|error| cannot_start("create", &spec.command, &error))?;
+        let pid = i32::try_from(child.id()).map_err(|error| other(&error))?;
+        self.note_process(id, pid).map(|(_, process)| process).map_err(|error| {
+            drop(child.kill());
+            drop(child.wait());
+            other(&error)
+        })
+    }
+
+    /// The process of a container has ended with this.
+    pub(crate) fn container_ended(&mut self, id: &str, code: i32) {
+        self.lay_to_rest(id, |container| *container = Container { phase: Phase::Exited, exit_code: code, finished_ns: now_ns(), ..container.clone() });
+        self.console(id).ended(code);
+        let Ok(sandbox) = self.model.sandbox(id).cloned() else { return };
+        self.event("sandbox die", json!({ "sandbox": sandbox.name, "id": sandbox.id, "exitCode": code.to_string() }));
+        if sandbox.auto_remove
+            && let Err(error) = self.remove_sandbox(id, true)
+        {
+            tracing::warn!(container = sandbox.name, %error, "cannot remove a container that ended");
+        }
+    }
+
+    /// Sends a signal to the main process; false when there is none.
+    pub(super) fn signal(&self, sandbox: &Sandbox, signal: Signal) -> Result<bool> {
+        let running = sandbox.process.filter(|process| process::start_time(process.pid) == Some(process.start));
+        match running.map(|process| signal::kill(Pid::from_raw(process.pid), signal)) {
+            None | Some(Err(nix::errno::Errno::ESRCH)) => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(error)) => Err(forbidden(format!("cannot signal container {}: {error}", sandbox.name))),
+        }
+    }
+}
+
+/// The environment of a process in a container: nothing of the daemon's.
+pub(super) fn environment(tty: bool, hostname: Option<&str>, given: &[String]) -> Vec<(String, String)> {
+    let mut words = vec![PATH.to_owned(), "HOME=/root".to_owned()];
+    words.extend(hostname.map(|name| format!("HOSTNAME={name}")));
+    words.extend(tty.then(|| "TERM=xterm".to_owned()));
+    words.extend(given.iter().cloned());
+    // The last of a name is the one that counts.
+    words.into_iter().filter_map(|word| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))).collect()
+}
+
+pub(super) fn directory(given: &str) -> PathBuf {
+    if given.is_empty() { "/".into() } else { given.into() }
+}
+
+/// The root directory that an image means; none for the host's.
+pub(super) fn root_of(image: &str) -> Result<Option<PathBuf>> {
+    if matches!(image, "host" | "host:latest") || super::system::HOST_IMAGE_ID == image {
+        return Ok(None);
+    }
+    // The docker command takes no image that begins with a slash.
+    let path = image.strip_prefix("rootfs").filter(|rest| rest.starts_with('/')).unwrap_or(image);
+    if !path.starts_with('/') {
+        return Err(no_such_image(image));
+    }
+    if !std::path::Path::new(path).is_dir() {
+        return Err(no_such_image(image));
+    }
+    if path == "/" { Ok(None) } else { Ok(Some(path.into())) }
+}
+
+/// Docker's words for a command that does not start: its client makes the exit code of them.
+pub(super) fn cannot_start(what: &str, command: &[String], error: &netns_setup::SetupError) -> (Failure, i32) {
+    let program = command.first().map_or("", String::as_str);
+    let (why, code) = match error.cause.kind() {
+        io::ErrorKind::NotFound if program.contains('/') => (format!("stat {program}: no such file or directory"), NOT_FOUND),
+        io::ErrorKind::NotFound => ("executable file not found in $PATH".to_owned(), NOT_FOUND),
+        io::ErrorKind::PermissionDenied => ("permission denied".to_owned(), CANNOT_EXECUTE),
+        _ => (error.to_string(), CANNOT_EXECUTE),
+    };
+    (bad(format!("failed to {what} task for container: exec: {program:?}: {why}")), code)
+}

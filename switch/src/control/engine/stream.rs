@@ -1,0 +1,469 @@
+//! A container's streams.
+//!
+//! Output goes by way of a FIFO (or a terminal) into the log, and whoever is attached or follows reads
+//! the log: nobody's slowness holds the container up or loses a line. The container holds its FIFOs open
+//! both ways, so that it neither ends nor blocks at once when the daemon does; the next one reads on.
+
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE, UPGRADE},
+    },
+    response::{IntoResponse, Response},
+};
+use hyper_util::rt::TokioIo;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::stat::Mode,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::unix::pipe,
+    sync::{mpsc, watch},
+    task::{self, JoinHandle},
+};
+
+use crate::{control::http::Stream as ChannelBody, output_log::{Entry, LogReader, LogWriter}};
+
+/// Most that is still read of a container whose process has ended.
+const LAST_WORDS: usize = 1 << 20;
+const BUFFER: usize = 64 * 1024;
+
+/// How far a container has come, for those who wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Bytes in its log.
+    pub(crate) logged: u64,
+    /// How often its process has ended, and all was logged.
+    pub(crate) ends: u64,
+    /// What the last ended with.
+    pub(crate) code: i32,
+    pub(crate) removed: bool,
+}
+
+/// The streams of one container.
+pub(crate) struct Console {
+    log: PathBuf,
+    state: Mutex<Streams>,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Default)]
+struct Streams {
+    writer: Option<LogWriter>,
+    input: Option<Input>,
+    captures: Vec<JoinHandle<()>>,
+    stop: Option<watch::Sender<bool>>,
+}
+
+/// What a container reads from. It is there before the container is: clients attach first.
+enum Input {
+    Pipe { read: OwnedFd, write: Option<OwnedFd> },
+    Terminal { ours: OwnedFd, theirs: Option<OwnedFd> },
+}
+
+/// Consoles by container id.
+#[derive(Default)]
+pub(crate) struct Consoles(Mutex<HashMap<String, Arc<Console>>>);
+
+impl Consoles {
+    /// The console of a container, made when first asked for.
+    pub(crate) fn of(&self, id: &str, log: &Path) -> Arc<Console> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(Console { log: log.to_owned(), state: Mutex::default(), progress: watch::Sender::default() });
+        all.entry(id.to_owned()).or_insert_with(fresh).clone()
+    }
+
+    /// A sandbox of `weft run` is gone.
+    pub(crate) fn forget(&self, id: &str) {
+        let gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(console) = gone {
+            console.progress.send_modify(|progress| progress.removed = true);
+        }
+    }
+
+    /// The container is gone: whoever waits for it is told.
+    pub(crate) fn remove(&self, id: &str) {
+        let gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(console) = gone {
+            console.progress.send_modify(|progress| progress.removed = true);
+            for name in ["1", "2"] {
+                drop(std::fs::remove_file(console.fifo(name)));
+            }
+            drop(std::fs::remove_file(&console.log));
+        }
+    }
+}
+
+impl Console {
+    /// Makes the log, so that it can be followed before anything is in it.
+    pub(crate) fn make_log(&self) -> io::Result<()> {
+        LogWriter::open(&self.log).map(drop)
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fifo(&self, name: &str) -> PathBuf {
+        self.log.with_extension(format!("fifo{name}"))
+    }
+
+    /// Standard streams for a process about to start; what it writes is logged from here on.
+    pub(crate) fn open(self: &Arc<Self>, tty: bool, open_stdin: bool) -> io::Result<[OwnedFd; 3]> {
+        if tty {
+            return self.open_terminal();
+        }
+        let input = if open_stdin {
+            match self.streams().input(false)? {
+                Input::Pipe { read, .. } => read.try_clone()?,
+                Input::Terminal { ours, .. } => ours.try_clone()?,
+            }
+        } else {
+            File::open("/dev/null")?.into()
+        };
+        let stop = self.begin()?;
+        let mut outputs = Vec::new();
+        for (stream, name) in [(1, "1"), (2, "2")] {
+            let path = self.fifo(name);
+            drop(std::fs::remove_file(&path));
+            nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600))?;
+            outputs.push(OwnedFd::from(OpenOptions::new().read(true).write(true).open(&path)?));
+            self.capture(stream, open_nonblocking(&path)?, &stop)?;
+        }
+        let [output, errors] = <[OwnedFd; 2]>::try_from(outputs).map_err(|_| io::Error::other("two streams"))?;
+        Ok([input, output, errors])
+    }
+
+    fn open_terminal(self: &Arc<Self>) -> io::Result<[OwnedFd; 3]> {
+        let (ours, theirs) = match self.streams().input(true)? {
+            Input::Terminal { ours, theirs } => (ours.try_clone()?, theirs.take().ok_or_else(|| io::Error::other("the terminal is in use"))?),
+            Input::Pipe { .. } => return Err(io::Error::other("the container has no terminal")),
+        };
+        let stop = self.begin()?;
+        self.capture(1, pipe::Receiver::from_owned_fd_unchecked(nonblocking(ours)?)?, &stop)?;
+        Ok([theirs.try_clone()?, theirs.try_clone()?, theirs])
+    }
+
+    /// After a restart of the daemon: reads on where its predecessor stopped.
+    pub(crate) fn reopen(self: &Arc<Self>) -> io::Result<()> {
+        let stop = self.begin()?;
+        for (stream, name) in [(1, "1"), (2, "2")] {
+            let path = self.fifo(name);
+            if path.exists() {
+                self.capture(stream, open_nonblocking(&path)?, &stop)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self) -> io::Result<watch::Sender<bool>> {
+        let stop = watch::Sender::new(false);
+        let writer = LogWriter::open(&self.log)?;
+        self.progress.send_modify(|progress| progress.logged = writer.length());
+        let mut streams = self.streams();
+        streams.writer = Some(writer);
+        streams.stop = Some(stop.clone());
+        streams.captures.clear();
+        Ok(stop)
+    }
+
+    fn capture(self: &Arc<Self>, stream: u8, from: pipe::Receiver, stop: &watch::Sender<bool>) -> io::Result<()> {
+        let (console, mut stopped) = (self.clone(), stop.subscribe());
+        let handle = task::spawn(async move {
+            let mut buffer = vec![0; BUFFER];
+            let mut left = LAST_WORDS;
+            while left > 0 {
+                let is_stopped = *stopped.borrow();
+                match from.try_read(&mut buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_stopped => tokio::select! {
+                        ready = from.readable() => if ready.is_err() { break },
+                        changed = stopped.changed() => if changed.is_err() { break },
+                    },
+                    // Nobody writes any more; of a terminal that is an error.
+                    Ok(0) | Err(_) => break,
+                    Ok(length) => {
+                        console.log(stream, &buffer[..length]);
+                        if is_stopped {
+                            left = left.saturating_sub(length);
+                        }
+                        // A flood must not keep others from their turn.
+                        task::yield_now().await;
+                    }
+                }
+            }
+        });
+        self.streams().captures.push(handle);
+        Ok(())
+    }
+
+    fn log(&self, stream: u8, bytes: &[u8]) {
+        let mut streams = self.streams();
+        let Some(writer) = &mut streams.writer else { return };
+        if let Err(error) = writer.append(stream, bytes) {
+            tracing::warn!(%error, log = %self.log.display(), "output is lost");
+        }
+        let logged = writer.length();
+        self.progress.send_modify(|progress| progress.logged = logged);
+    }
+
+    /// The process has ended: reads what is left of its output.
+    pub(crate) async fn drain(&self) {
+        let (stop, captures) = {
+            let mut streams = self.streams();
+            streams.input = None;
+            (streams.stop.take(), std::mem::take(&mut streams.captures))
+        };
+        if let Some(stop) = stop {
+            stop.send_replace(true);
+        }
+        for capture in captures {
+            drop(capture.await);
+        }
+    }
+
+    /// All that is to be said of a run has been said.
+    pub(crate) fn ended(&self, code: i32) {
+        self.streams().input = None;
+        self.progress.send_modify(|progress| {
+            progress.ends += 1;
+            progress.code = code;
+        });
+    }
+
+    pub(crate) fn resize(&self, height: u16, width: u16) -> netns_setup::Result<()> {
+        match &self.streams().input {
+            Some(Input::Terminal { ours, .. }) => netns_setup::process::resize(ours, height, width),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes to the container's input what comes, until the sender is dropped; then, if it is to, its
+    /// input ends.
+    pub(crate) fn feed(self: &Arc<Self>, tty: bool, once: bool) -> io::Result<mpsc::Sender<Bytes>> {
+        let to = match self.streams().input(tty)? {
+            Input::Pipe { write, .. } => write.as_ref().ok_or_else(|| io::Error::other("the container's input has ended"))?.try_clone()?,
+            Input::Terminal { ours, .. } => ours.try_clone()?,
+        };
+        let console = self.clone();
+        let close = move || {
+            if let Some(Input::Pipe { write, .. }) = &mut console.streams().input
+                && once
+            {
+                *write = None;
+            }
+        };
+        feed(to, close)
+    }
+
+    /// A reader of the log; it sees all from now on, even if the container is removed meanwhile.
+    pub(crate) fn reader(&self, view: View) -> io::Result<Reader> {
+        let progress = self.watch();
+        let ends = progress.borrow().ends;
+        let mut log = LogReader::open(&self.log)?;
+        log.offset = view.from;
+        Ok(Reader { skip: view.skip(&self.log), view, log, progress, ends })
+    }
+
+    /// Where the log ends.
+    pub(crate) fn end_of_log(&self) -> u64 {
+        std::fs::metadata(&self.log).map_or(0, |meta| meta.len())
+    }
+}
+
+/// Somebody who reads a container's log.
+pub(crate) struct Reader {
+    view: View,
+    log: LogReader,
+    /// Entries still to leave out.
+    skip: u64,
+    progress: watch::Receiver<Progress>,
+    /// Of the container, when the reading began.
+    ends: u64,
+}
+
+impl Reader {
+    /// Copies to `to` until the run ends, or whoever listens goes away.
+    pub(crate) async fn copy(mut self, to: mpsc::Sender<Bytes>) {
+        loop {
+            // Looked at before reading: what was logged before the end is read before it.
+            let now = *self.progress.borrow_and_update();
+            while let Some(bytes) = self.next() {
+                if !bytes.is_empty() && to.send(bytes).await.is_err() {
+                    return;
+                }
+            }
+            if !self.view.follow || now.ends > self.ends || now.removed {
+                return;
+            }
+            tokio::select! {
+                changed = self.progress.changed() => if changed.is_err() { return },
+                () = to.closed() => return,
+            }
+        }
+    }
+
+    /// The next of what is there; none at the end.
+    fn next(&mut self) -> Option<Bytes> {
+        let entries = self.log.read().ok().filter(|entries| !entries.is_empty())?;
+        let mut bytes = Vec::new();
+        for entry in entries.iter().filter(|entry| self.view.wants(entry)) {
+            match self.skip.checked_sub(1) {
+                Some(less) => self.skip = less,
+                None => self.view.render(entry, &mut bytes),
+            }
+        }
+        Some(bytes.into())
+    }
+}
+
+impl Streams {
+    fn input(&mut self, tty: bool) -> io::Result<&mut Input> {
+        if self.input.is_none() {
+            self.input = Some(if tty {
+                let pty = nix::pty::openpty(None, None)?;
+                for end in [&pty.master, &pty.slave] {
+                    fcntl(end, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+                }
+                Input::Terminal { ours: pty.master, theirs: Some(pty.slave) }
+            } else {
+                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+                Input::Pipe { read, write: Some(write) }
+            });
+        }
+        self.input.as_mut().ok_or_else(|| io::Error::other("no input"))
+    }
+}
+
+/// What of a log is wanted, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) follow: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    /// As it was written, without frames.
+    pub(crate) raw: bool,
+    pub(crate) timestamps: bool,
+    pub(crate) tail: Option<u64>,
+    pub(crate) since_ns: u64,
+    pub(crate) until_ns: Option<u64>,
+    /// Offset in the log.
+    pub(crate) from: u64,
+}
+
+impl View {
+    fn wants(&self, entry: &Entry) -> bool {
+        let stream = if entry.stream == 1 { self.stdout } else { self.stderr };
+        stream && entry.time_ns >= self.since_ns && self.until_ns.is_none_or(|until| entry.time_ns <= until)
+    }
+
+    /// Entries before the last `tail`.
+    fn skip(&self, log: &Path) -> u64 {
+        let (Some(tail), Ok(mut reader)) = (self.tail, LogReader::open(log)) else { return 0 };
+        let mut count = 0_u64;
+        while let Ok(entries) = reader.read() {
+            if entries.is_empty() {
+                break;
+            }
+            count += entries.iter().filter(|entry| self.wants(entry)).count() as u64;
+        }
+        count.saturating_sub(tail)
+    }
+
+    fn render(&self, entry: &Entry, out: &mut Vec<u8>) {
+        let time = if self.timestamps { format!("{} ", super::types::rfc3339(entry.time_ns)) } else { String::new() };
+        if !self.raw {
+            out.extend(header(entry.stream, time.len() + entry.text.len()));
+        }
+        out.extend(time.as_bytes());
+        out.extend(&entry.text);
+    }
+}
+
+/// Docker's frame around a piece of a stream.
+pub(crate) fn header(stream: u8, length: usize) -> [u8; 8] {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [stream, 0, 0, 0, a, b, c, d]
+}
+
+/// Writes to `to` what comes; calls `close` when no more does.
+pub(crate) fn feed(to: OwnedFd, close: impl FnOnce() + Send + 'static) -> io::Result<mpsc::Sender<Bytes>> {
+    let mut to = pipe::Sender::from_owned_fd_unchecked(nonblocking(to)?)?;
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(8);
+    task::spawn(async move {
+        while let Some(bytes) = receiver.recv().await {
+            if to.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        drop(to);
+        close();
+    });
+    Ok(sender)
+}
+
+/// A pipe or terminal that tokio can read.
+pub(crate) fn receive(from: OwnedFd) -> io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd_unchecked(nonblocking(from)?)
+}
+
+fn open_nonblocking(path: &Path) -> io::Result<pipe::Receiver> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    pipe::Receiver::from_file_unchecked(file)
+}
+
+fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(fd)
+}
+
+/// What Docker calls hijacking: the connection becomes the streams. Without `Upgrade` the answer is the
+/// output alone.
+pub(crate) fn hijack(request: Request, raw: bool, input: Option<mpsc::Sender<Bytes>>, mut output: mpsc::Receiver<Bytes>) -> Response {
+    let kind = if raw { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
+    let kind = (CONTENT_TYPE, HeaderValue::from_static(kind));
+    if !request.headers().contains_key(UPGRADE) {
+        return ([kind], Body::new(ChannelBody(output))).into_response();
+    }
+    let upgrade = hyper::upgrade::on(request);
+    task::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+        let reading = task::spawn(copy_input(read, input));
+        while let Some(bytes) = output.recv().await {
+            if write.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        drop(write.shutdown().await);
+        reading.abort();
+    });
+    let headers = [kind, (CONNECTION, HeaderValue::from_static("Upgrade")), (UPGRADE, HeaderValue::from_static("tcp"))];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+async fn copy_input(mut from: impl AsyncRead + Unpin, to: Option<mpsc::Sender<Bytes>>) {
+    let Some(to) = to else { return };
+    let mut buffer = vec![0; BUFFER];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if to.send(Bytes::copy_from_slice(&buffer[..length])).await.is_err() {
+            break;
+        }
+    }
+}
