@@ -5,6 +5,7 @@ mod bridge;
 mod capture;
 mod dhcp;
 mod differential;
+mod docker;
 mod hostile;
 mod load;
 mod model;
@@ -27,6 +28,7 @@ fn main() {
         capture::tests(),
         dhcp::tests(),
         differential::tests(),
+        docker::tests(),
         hostile::tests(),
         load::tests(),
         model::tests(),

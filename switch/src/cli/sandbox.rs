@@ -1,6 +1,6 @@
 //! `weft exec`, `ps`, `inspect`, `rm`, `logs`.
 
-use std::{os::unix::process::CommandExt, process::Command};
+use std::{io::Write, os::unix::process::CommandExt, process::Command};
 
 use netns_setup::process::{self, CommandSpec};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use super::{
     table::{cut, table},
     unavailable,
 };
-use crate::client::escape;
+use crate::{client::escape, output_log::LogReader};
 
 pub(super) fn exec(arguments: &ExecArguments, place: &Place) -> End {
     exec_in(&find(&arguments.sandbox, place)?, &arguments.sandbox, &arguments.command)
@@ -45,7 +45,9 @@ const COMMAND_WIDTH: usize = 32;
 
 pub(super) fn ps(arguments: &PsArguments, place: &Place) -> End {
     let all = place.client.get("/v1/sandboxes")?.as_array().cloned().unwrap_or_default();
-    let ours = |sandbox: &&Value| arguments.all || arguments.quiet || sandbox["netns"] == json!("new");
+    // Containers of the docker command that do not run are shown with -a, as Docker does.
+    let is_at_rest = |sandbox: &Value| matches!(sandbox["container"]["phase"].as_str(), Some("created" | "exited"));
+    let ours = |sandbox: &&Value| arguments.all || ((arguments.quiet || sandbox["netns"] == json!("new") || !sandbox["container"].is_null()) && !is_at_rest(sandbox));
     let shown: Vec<_> = all.iter().filter(ours).collect();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     if arguments.json {
@@ -60,7 +62,12 @@ pub(super) fn ps(arguments: &PsArguments, place: &Place) -> End {
                 let networks: Vec<_> = endpoints.iter().map(|endpoint| text(&endpoint["network_name"])).collect();
                 let addresses: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint["addresses"].as_array().cloned().unwrap_or_default()).map(|address| text(&address)).collect();
                 let command: Vec<_> = sandbox["command"].as_array().into_iter().flatten().map(text).collect();
-                let status = sandbox["pid"].as_i64().map_or_else(|| "attached".into(), |pid| format!("running ({pid})"));
+                let status = match (sandbox["pid"].as_i64(), sandbox["container"]["phase"].as_str()) {
+                    (Some(pid), _) => format!("running ({pid})"),
+                    (None, Some("exited")) => format!("exited ({})", sandbox["container"]["exit_code"]),
+                    (None, Some(phase)) => phase.to_owned(),
+                    (None, None) => "attached".into(),
+                };
                 vec![short(&text(&sandbox["id"])), text(&sandbox["name"]), cut(&command.join(" "), COMMAND_WIDTH), status, networks.join(","), addresses.join(",")]
             })
             .collect();
@@ -87,7 +94,27 @@ pub(super) fn rm(names: &[String], force: bool, place: &Place) -> End {
 pub(super) fn logs(name: &str, place: &Place) -> End {
     let sandbox = place.client.get(&format!("/v1/sandboxes/{}", escape(name)))?;
     let path = sandbox["log"].as_str().ok_or_else(|| invalid(name, format!("{name} runs no command of ours")))?;
+    if !sandbox["container"].is_null() {
+        return container_logs(path.as_ref()).map_err(|error| unavailable(format!("cannot read {path}: {error}")));
+    }
     let mut file = std::fs::File::open(path).map_err(|error| unavailable(format!("cannot open {path}: {error}")))?;
     std::io::copy(&mut file, &mut std::io::stdout()).map_err(unavailable)?;
     Ok(0)
+}
+
+/// What a container of the docker command wrote, each stream to its own.
+fn container_logs(path: &std::path::Path) -> std::io::Result<u8> {
+    let mut log = LogReader::open(path)?;
+    loop {
+        let entries = log.read()?;
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        for entry in entries {
+            match entry.stream {
+                1 => std::io::stdout().write_all(&entry.text)?,
+                _ => std::io::stderr().write_all(&entry.text)?,
+            }
+        }
+    }
 }

@@ -203,9 +203,13 @@ async fn sandbox(State(runtime): State<Runtime>, Path(reference): Path<String>) 
 fn view(inner: &Inner, sandbox: &weft_control::Sandbox) -> Value {
     let mut view = json!(sandbox);
     view["pid"] = json!(sandbox.process.map(|process| process.pid));
-    if sandbox.is_ours() {
+    if sandbox.is_ours() && !sandbox.is_at_rest() {
         view["netns_path"] = json!(inner.dirs.pins().join(&sandbox.id));
         view["etc_path"] = json!(inner.dirs.etc_of(&sandbox.id));
+    }
+    if sandbox.container.is_some() {
+        view["log"] = json!(inner.dirs.output_of(&sandbox.id));
+    } else if sandbox.is_ours() {
         view["log"] = json!(inner.dirs.log_of(&sandbox.id));
     }
     for endpoint in view["endpoints"].as_array_mut().into_iter().flatten() {

@@ -479,6 +479,9 @@ impl Inner {
 
     pub(crate) fn connect(&mut self, sandbox: &str, request: &EndpointCreate) -> Result<Sandbox> {
         let sandbox = self.model.sandbox(sandbox)?.clone();
+        if sandbox.is_at_rest() {
+            return Err(ControlError::new(Code::Conflict, &sandbox.name, format!("container {} does not run", sandbox.name)).hint("start it, or connect it with `docker network connect`"));
+        }
         let netns = self.open_sandbox(&sandbox)?;
         let mut model = self.model.clone();
         let endpoint = self.add_endpoint(&mut model, &sandbox.id, request, netns.as_ref())?;

@@ -231,13 +231,12 @@ impl Ending {
     async fn wait(&mut self, limit: Option<Duration>) -> bool {
         let gone = async {
             loop {
-                let progress = {
-                    let inner = self.runtime.lock();
-                    match inner.model.sandboxes.get(&self.id) {
-                        Some(sandbox) if !sandbox.is_at_rest() => sandbox.container.is_some().then(|| inner.console(&self.id).watch()),
-                        _ => return,
-                    }
+                let id = self.id.clone();
+                let look = move |inner: &mut Inner| {
+                    let running = inner.model.sandboxes.get(&id).filter(|sandbox| !sandbox.is_at_rest());
+                    Ok(running.map(|sandbox| sandbox.container.is_some().then(|| inner.console(&id).watch())))
                 };
+                let Ok(Some(progress)) = locked(self.runtime.clone(), look).await else { return };
                 // Sandboxes of `weft run` have no console: they are looked at again.
                 let pause = tokio::time::sleep(Duration::from_millis(if progress.is_some() { 500 } else { 20 }));
                 match progress {

@@ -9,6 +9,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::json;
+use tokio::task;
 use weft_control::{Container, NetnsTarget, Phase, Process, Sandbox};
 
 use super::{
@@ -64,16 +65,21 @@ impl Runtime {
     /// The process of a container has ended and been waited for: what it left behind ends too, and the
     /// last of its output is read.
     pub(crate) async fn wind_up(&self, id: &str, process: Process) {
-        let console = {
-            let inner = self.lock();
-            inner.model.sandboxes.get(id).is_some_and(|sandbox| sandbox.container.is_some() && sandbox.process == Some(process)).then(|| inner.console(id))
+        let (runtime, id) = (self.clone(), id.to_owned());
+        let kill_rest = move || {
+            let console = {
+                let inner = runtime.lock();
+                let is_it = inner.model.sandboxes.get(&id).is_some_and(|sandbox| sandbox.container.is_some() && sandbox.process == Some(process));
+                is_it.then(|| inner.console(&id))
+            };
+            for pid in runtime.execs.sessions(&id).into_iter().chain([process.pid]).flat_map(process::of_session).filter(|_| console.is_some()) {
+                signal::kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+            console
         };
-        let Some(console) = console else { return };
-        let sessions = self.execs.sessions(id);
-        for pid in sessions.into_iter().chain([process.pid]).flat_map(process::of_session) {
-            signal::kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        if let Ok(Some(console)) = task::spawn_blocking(kill_rest).await {
+            console.drain().await;
         }
-        console.drain().await;
     }
 }
 

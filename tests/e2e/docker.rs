@@ -1,0 +1,631 @@
+//! The stock `docker` command against weft's socket. SPEC rows: C3 to C7, C11, C12, O1 to O4, O6, O9 to O11, O13, P5, P6.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use weft_tests::{
+    lab::Lab,
+    run::{Ran, eventually, run, words},
+    runner::{Need, test},
+};
+
+const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("docker"), Need::Tool("ping"), Need::Tool("curl"), Need::Tool("python3"), Need::Tool("script")];
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        test("docker::c3_o1_o2_o4_networks", NEEDS, networks),
+        test("docker::o10_inspect_has_docker_s_shape", NEEDS, shape),
+        test("docker::c4_o11_first_addresses", NEEDS, addresses),
+        test("docker::c5_c6_c7_modes", NEEDS, modes),
+        test("docker::c11_c12_connect", NEEDS, connect),
+        test("docker::o3_o8_o9_o13_refusals", NEEDS, refusals),
+        test("docker::p5_p6_publishing", NEEDS, publishing),
+        test("docker::run_returns_the_command_s_code", NEEDS, codes),
+        test("docker::streams_are_whole", NEEDS, streams),
+        test("docker::terminals", NEEDS, terminals),
+        test("docker::life_of_a_container", NEEDS, life),
+        test("docker::a_root_directory_as_image", NEEDS, root_directory),
+        test("docker::daemon_restart", NEEDS, daemon_restart),
+        test("docker::events", NEEDS, events),
+        test("docker::no_image_store", NEEDS, no_images),
+        test("docker::sandboxes_of_weft_run_are_shown", NEEDS, native),
+        test("docker::api_abuse", NEEDS, abuse),
+        test("docker::crowds_and_races", NEEDS, crowds),
+    ]
+}
+
+struct Docker(Lab);
+
+impl Docker {
+    fn start() -> Self {
+        Self(Lab::start())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.0.host.command("docker");
+        command.env("DOCKER_HOST", format!("unix://{}", self.0.state_dir().join("api.sock").display())).env("DOCKER_CONFIG", self.0.dir()).args(arguments);
+        command
+    }
+
+    /// `docker LINE` (no quoting).
+    #[track_caller]
+    fn run(&self, line: &str) -> Ran {
+        self.args(&words(line))
+    }
+
+    #[track_caller]
+    fn args(&self, arguments: &[&str]) -> Ran {
+        run(&mut self.command(arguments))
+    }
+
+    #[track_caller]
+    fn format(&self, name: &str, format: &str) -> String {
+        self.args(&["inspect", "--format", format, name]).ok().trim().into()
+    }
+
+    /// `sh -c SCRIPT` with `docker` ready to use.
+    #[track_caller]
+    fn sh(&self, script: &str) -> Ran {
+        let mut command = self.0.host.command("sh");
+        command.env("DOCKER_HOST", format!("unix://{}", self.0.state_dir().join("api.sock").display())).env("DOCKER_CONFIG", self.0.dir()).args(["-c", script]);
+        run(&mut command)
+    }
+
+    fn curl(&self, url: &str) -> String {
+        self.0.host.run(&format!("curl -s -m 5 {url}")).stdout
+    }
+
+    /// A web server of the host's files, up and listening.
+    #[track_caller]
+    fn server(&self, name: &str, port: u16, words_before: &str) {
+        self.run(&format!("run -d --name {name} {words_before} host python3 -m http.server {port}")).ok();
+        eventually("the server listens", || self.run(&format!("exec {name} ss -ltn")).stdout.contains(&format!(":{port} ")));
+    }
+
+    fn socket(&self) -> UnixStream {
+        let socket = UnixStream::connect(self.0.state_dir().join("api.sock")).expect("the daemon listens");
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        socket
+    }
+
+    /// One request; status and body.
+    fn api(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+        let mut socket = self.socket();
+        write!(socket, "{method} {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len()).expect("a request");
+        // A server that refuses early may not read the rest.
+        drop(socket.write_all(body));
+        let mut answer = Vec::new();
+        drop(socket.read_to_end(&mut answer));
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+}
+
+fn networks() {
+    let docker = Docker::start();
+    let rows = |docker: &Docker| -> Vec<Vec<String>> {
+        docker.run("network ls").ok().lines().skip(1).map(|line| line.split_whitespace().skip(1).map(str::to_owned).collect()).collect()
+    };
+    assert_eq!(rows(&docker), [["bridge", "bridge", "local"], ["host", "host", "local"], ["none", "null", "local"]]);
+    let id = docker.run("network create zookeeper_network --subnet=172.18.0.0/16").ok();
+    assert_eq!(id.trim().len(), 64);
+    docker.run("network create second --label env=test").ok();
+    assert_eq!(docker.args(&["network", "inspect", "second", "--format", "{{(index .IPAM.Config 0).Subnet}} {{.Labels.env}}"]).ok().trim(), "172.19.0.0/16 test");
+    docker.run("network create -d bridge --subnet 172.26.0.0/16 --gateway 172.26.0.1 --ip-range 172.26.5.0/24 --aux-address me=172.26.5.0 mybr0").ok();
+    docker.run("run -d --name user --network mybr0 host sleep 1000").ok();
+    assert!(docker.format("user", "{{.NetworkSettings.Networks.mybr0.IPAddress}}").starts_with("172.26.5."));
+    docker.run("exec user ping -c 1 -W 2 172.26.0.1").ok();
+    for (filter, wanted) in [("name=zoo", "zookeeper_network"), ("label=env=test", "second"), ("driver=null", "none"), ("type=builtin", "bridge host none"), ("dangling=true", "second zookeeper_network")] {
+        let names = docker.args(&["network", "ls", "--filter", filter, "--format", "{{.Name}}"]).ok();
+        assert_eq!(names.split_whitespace().collect::<Vec<_>>().join(" "), wanted, "{filter}");
+    }
+    assert!(docker.run("network rm mybr0").fails().contains("has active endpoints"));
+    for name in ["bridge", "host", "none"] {
+        assert!(docker.run(&format!("network rm {name}")).fails().contains("is a pre-defined network and cannot be removed"));
+    }
+    assert_eq!(docker.run("network rm second").ok().trim(), "second");
+    let pruned = docker.run("network prune -f").ok();
+    assert!(pruned.contains("zookeeper_network") && !pruned.contains("mybr0"), "{pruned}");
+    assert!(docker.run("network inspect zookeeper_network").fails().contains("not found"));
+    for command in ["create", "ls", "inspect", "rm", "prune", "connect", "disconnect"] {
+        docker.run(&format!("network {command} --help")).ok();
+    }
+    docker.run("rm -f user").ok();
+}
+
+/// What the seeds print for `docker network inspect bridge`, with a member.
+const GOLDEN: &str = r#"{"Name":"bridge","Id":"dacb","Created":"2018-10-28T11:05:07.769121664+08:00","Scope":"local","Driver":"bridge","EnableIPv6":false,
+"IPAM":{"Driver":"default","Options":null,"Config":[{"Subnet":"172.17.0.0/16","Gateway":"172.17.0.1"}]},"Internal":false,"Attachable":false,"Ingress":false,
+"ConfigFrom":{"Network":""},"ConfigOnly":false,"Containers":{"ID":{"Name":"t1","EndpointID":"ab","MacAddress":"02:42:ac:11:00:02","IPv4Address":"172.17.0.2/16","IPv6Address":""}},
+"Options":{"com.docker.network.bridge.default_bridge":"true","com.docker.network.bridge.enable_icc":"true","com.docker.network.bridge.enable_ip_masquerade":"true",
+"com.docker.network.bridge.host_binding_ipv4":"0.0.0.0","com.docker.network.driver.mtu":"1500"},"Labels":{}}"#;
+
+fn shape() {
+    let docker = Docker::start();
+    let id = docker.run("run -d --name t1 host sleep 1000").ok();
+    let mut golden: Value = serde_json::from_str(GOLDEN).expect("JSON");
+    let member = golden["Containers"]["ID"].take();
+    golden["Containers"] = json!({ id.trim(): member });
+    let seen = docker.run("network inspect bridge").json();
+    same_shape("bridge", &golden, &seen[0]);
+    let order: Vec<&str> = seen[0].as_object().expect("an object").keys().map(String::as_str).filter(|key| *key != "EnableIPv4").collect();
+    assert_eq!(order, golden.as_object().expect("an object").keys().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(seen[0]["Containers"][id.trim()]["IPv4Address"], "172.17.0.2/16");
+    assert_eq!(seen[0]["Containers"][id.trim()]["MacAddress"], "02:42:ac:11:00:02");
+    docker.run("rm -f t1").ok();
+}
+
+/// All keys of `wanted` are in `seen`, with values of the same type.
+fn same_shape(path: &str, wanted: &Value, seen: &Value) {
+    assert_eq!(std::mem::discriminant(wanted), std::mem::discriminant(seen), "{path}: {wanted} or {seen}");
+    match (wanted, seen) {
+        (Value::Object(wanted), Value::Object(seen)) => wanted.iter().for_each(|(key, value)| same_shape(&format!("{path}.{key}"), value, seen.get(key).unwrap_or_else(|| panic!("{path}: no {key}")))),
+        (Value::Array(wanted), Value::Array(seen)) => wanted.iter().zip(seen).for_each(|(one, other)| same_shape(path, one, other)),
+        _ => {}
+    }
+}
+
+fn addresses() {
+    let docker = Docker::start();
+    docker.run("run -d --name a host sleep 1000").ok();
+    docker.run("run -d --name b -h bee --add-host www.baidu.com:1.1.1.1 host sleep 1000").ok();
+    assert_eq!(docker.format("a", "{{.NetworkSettings.IPAddress}}"), "172.17.0.2");
+    assert_eq!(docker.format("b", "{{.NetworkSettings.IPAddress}} {{.Config.Hostname}} {{.HostConfig.ExtraHosts}}"), "172.17.0.3 bee [www.baidu.com:1.1.1.1]");
+    docker.run("exec a ping -c 1 -W 2 172.17.0.3").ok();
+    docker.run("exec b ping -c 1 -W 2 172.17.0.1").ok();
+    assert_eq!(docker.run("exec b hostname").ok().trim(), "bee");
+    docker.run("network create --subnet 10.5.0.0/24 lab").ok();
+    docker.run("run -d --name c --network lab --ip 10.5.0.77 --mac-address 02:00:00:00:00:77 --network-alias sea host sleep 1000").ok();
+    let seen = docker.format("c", "{{with .NetworkSettings.Networks.lab}}{{.IPAddress}}/{{.IPPrefixLen}} {{.MacAddress}} {{.Gateway}} {{.Aliases}}{{end}}");
+    assert!(seen.starts_with("10.5.0.77/24 02:00:00:00:00:77 10.5.0.1 [sea"), "{seen}");
+    assert!(docker.run("exec c ip -o addr show eth0").ok().contains("10.5.0.77/24"));
+    docker.run("run --network lab --ip 10.5.0.77 --name taken host true").fails();
+    docker.run("rm -f a b c taken").ok();
+}
+
+fn modes() {
+    let docker = Docker::start();
+    let host = docker.0.host.run("readlink /proc/self/ns/net").ok();
+    assert_eq!(docker.run("run --rm --network host host readlink /proc/self/ns/net").ok(), host);
+    docker.run("run -d --name tomcat-host --network host host sleep 1000").ok();
+    let member = docker.args(&["network", "inspect", "host", "--format", "{{range .Containers}}{{.Name}}[{{.MacAddress}}{{.IPv4Address}}]{{end}}"]).ok();
+    assert_eq!(member.trim(), "tomcat-host[]");
+    assert_eq!(docker.run("run --rm --network none host ls /sys/class/net").ok().trim(), "lo");
+    docker.run("run -d --name tomcat-none --network none host sleep 1000").ok();
+    assert!(docker.run("network inspect none").ok().contains("tomcat-none"));
+    docker.run("run -d --name b1 host sleep 1000").ok();
+    let of_b1 = docker.run("exec b1 readlink /proc/self/ns/net").ok();
+    assert_eq!(docker.run("run --rm --network container:b1 host readlink /proc/self/ns/net").ok(), of_b1);
+    assert!(docker.run("run --rm --network container:nobody host true").fails().contains("No such container: nobody"));
+    assert!(docker.run("network connect bridge tomcat-host").fails().contains("host"));
+    assert!(docker.run("network connect bridge tomcat-none").fails().contains("none"));
+    docker.run("rm -f tomcat-host tomcat-none b1").ok();
+}
+
+fn connect() {
+    let docker = Docker::start();
+    docker.run("network create zookeeper_network").ok();
+    docker.server("tomcat_ip_8080", 8080, "");
+    docker.run("run -d --name zookeeper_tomcat_net --network zookeeper_network host sleep 1000").ok();
+    docker.run("exec zookeeper_tomcat_net ping -c 1 -W 1 172.17.0.2").fails();
+    // Both seeds have the arguments the wrong way round.
+    let swapped = docker.run("network connect tomcat_ip_8080 zookeeper_network").fails();
+    assert!(swapped.contains("docker network connect zookeeper_network tomcat_ip_8080"), "{swapped}");
+    assert!(docker.run("network connect zookeeper_tomcat_net tomcat_ip_8080").fails().contains("network zookeeper_tomcat_net not found"));
+    docker.run("network connect zookeeper_network tomcat_ip_8080").ok();
+    assert!(docker.run("exec tomcat_ip_8080 ip -o link").ok().contains("eth1"));
+    docker.run("exec zookeeper_tomcat_net curl -s -m 5 http://172.18.0.3:8080/").ok();
+    assert!(docker.run("network connect zookeeper_network tomcat_ip_8080").fails().contains("already exists in network"));
+    docker.run("network disconnect zookeeper_network tomcat_ip_8080").ok();
+    assert!(!docker.run("exec tomcat_ip_8080 ip -o link").ok().contains("eth1"));
+    assert!(docker.run("network disconnect zookeeper_network tomcat_ip_8080").fails().contains("is not connected"));
+    // One at rest is connected when it starts.
+    docker.run("create --name later host sleep 1000").ok();
+    docker.run("network connect --ip 172.18.0.99 zookeeper_network later").ok();
+    docker.run("start later").ok();
+    assert!(docker.run("exec later ip -o -4 addr").ok().contains("172.18.0.99"));
+    docker.run("rm -f later tomcat_ip_8080 zookeeper_tomcat_net").ok();
+}
+
+fn refusals() {
+    let docker = Docker::start();
+    for (line, part) in [
+        ("network create -d foo x", "plugin \"foo\" not found"),
+        ("network create -o com.docker.network.bridge.name=br9 x", "com.docker.network.bridge.name"),
+        ("network create --ipam-driver foo x", "plugin \"foo\" not found"),
+        ("network create --config-only x", "ConfigOnly"),
+        ("network create --ingress x", "Ingress"),
+        ("network create --scope swarm x", "scope"),
+        ("network create --subnet 172.17.5.0/24 x", "overlaps"),
+        ("network create --subnet 10.0.0.0/24 --gateway 10.1.0.1 x", "10.1.0.1"),
+        ("network create bridge", "already exists"),
+        ("network create host", "already exists"),
+        ("network create a/b", "invalid network name"),
+        ("run --network bridged host true", "network bridged not found"),
+        ("run -d --net my-overlay --name redis host true", "network my-overlay not found"),
+        ("run -v /tmp:/data host true", "HostConfig.Binds"),
+        ("run -m 64m host true", "HostConfig.Memory"),
+        ("run -u nobody host true", "User"),
+        ("run --restart always host true", "RestartPolicy"),
+        ("run --ip 10.0.0.1 --network none host true", ""),
+        ("run host", "no command specified"),
+    ] {
+        let said = docker.run(line).fails();
+        assert!(said.contains(part), "{line}: {said}");
+    }
+    // Slips of the seeds end in the client's own words, and never in a network.
+    for line in ["run --network bridged - -dns 8.8.8.8 host true", "run -net my-overlay host true", "network create"] {
+        docker.run(line).fails();
+    }
+    assert_eq!(docker.run("network ls -q").ok().lines().count(), 3);
+    assert!(docker.run("inspect nobody").fails().to_lowercase().contains("no such object"));
+    for line in ["start nobody", "stop nobody", "logs nobody", "exec nobody true", "rm nobody", "kill nobody", "port nobody"] {
+        assert!(docker.run(line).fails().contains("No such container: nobody"), "{line}");
+    }
+    assert!(docker.run("volume ls").fails().contains("weft does not serve /volumes"));
+    let options = "-o com.docker.network.driver.mtu=1400 -o com.docker.network.bridge.enable_icc=false -o com.docker.network.bridge.host_binding_ipv4=127.0.0.1";
+    docker.run(&format!("network create --internal --attachable {options} opts")).ok();
+    let seen = docker.run("network inspect opts").json();
+    assert_eq!((&seen[0]["Internal"], &seen[0]["Attachable"], &seen[0]["Options"]["com.docker.network.driver.mtu"]), (&json!(true), &json!(true), &json!("1400")));
+    assert!(docker.run("run --rm --network opts host ip link show eth0").ok().contains("mtu 1400"));
+}
+
+fn publishing() {
+    let docker = Docker::start();
+    docker.server("tomcat8080", 8080, "-p 8888:8080");
+    assert!(docker.run("ps").ok().contains("0.0.0.0:8888->8080/tcp"));
+    let ports = docker.run("port tomcat8080").ok();
+    assert!(ports.contains("8080/tcp -> 0.0.0.0:8888") && ports.contains("::"), "{ports}");
+    for url in ["http://127.0.0.1:8888/", "http://[::1]:8888/"] {
+        assert!(docker.curl(url).contains("<!DOCTYPE"), "{url}");
+    }
+    let conflict = docker.run("run -d --name other -p 8888:80 host sleep 1000");
+    assert_eq!(conflict.code, Some(125));
+    assert!(conflict.fails().contains("Bind for 0.0.0.0:8888 failed: port is already allocated"));
+    assert_eq!(docker.format("other", "{{.State.Status}}"), "created");
+    docker.run("rm -f tomcat8080").ok();
+    assert!(docker.curl("http://127.0.0.1:8888/").is_empty());
+    docker.run("start other").ok();
+    docker.server("t1", 80, "-p 80");
+    docker.server("t2", 80, "-P --expose 80 --expose 81");
+    for name in ["t1", "t2"] {
+        let ports = docker.run(&format!("port {name} 80")).ok();
+        let port = ports.lines().next().and_then(|line| line.rsplit_once(':')).map(|(_, port)| port.to_owned()).expect("a port");
+        assert!(docker.curl(&format!("http://127.0.0.1:{port}/")).contains("<!DOCTYPE"), "{ports}");
+    }
+    assert!(docker.run("port t2").ok().contains("81/tcp -> 0.0.0.0:"));
+    docker.server("local", 80, "-p 127.0.0.1:5555:80");
+    assert_eq!(docker.run("port local").ok().trim(), "80/tcp -> 127.0.0.1:5555");
+    assert!(docker.run("run -p 80:80/sctp host true").fails().contains("SCTP"));
+    docker.run("rm -f other t1 t2 local").ok();
+}
+
+fn codes() {
+    let docker = Docker::start();
+    assert_eq!(docker.run("run --rm host echo hi").ok(), "hi\n");
+    for (command, code) in [(&["sh", "-c", "exit 7"][..], 7), (&["true"], 0), (&["sh", "-c", "kill -9 $$"], 137), (&["no-such-program"], 127), (&["/no/such/program"], 127), (&["/etc"], 126)] {
+        let ran = docker.args(&[&["run", "--rm", "host"], command].concat());
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+    }
+    assert_eq!(docker.run("run --rm --network nope host true").code, Some(125));
+    assert_eq!(docker.run("run --rm --no-such-flag host true").code, Some(125));
+    let env = docker.run("run --rm -e A=1 -e B=two -w /tmp --entrypoint sh host -c env;pwd").ok();
+    assert!(env.contains("A=1\n") && env.contains("B=two\n") && env.ends_with("/tmp\n"), "{env}");
+    assert!(!env.contains("DOCKER_HOST"), "nothing of the daemon's environment: {env}");
+    assert_eq!(docker.run("ps -aq").ok(), "", "--rm leaves none, not even those that did not start");
+    docker.run("run -d --name x host sleep 1000").ok();
+    assert_eq!(docker.args(&["exec", "x", "sh", "-c", "exit 9"]).code, Some(9));
+    assert_eq!(docker.run("exec x no-such-program").code, Some(127));
+    docker.run("rm -f x").ok();
+}
+
+fn streams() {
+    let docker = Docker::start();
+    let split = docker.args(&["run", "--rm", "host", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((split.stdout.as_str(), split.stderr.as_str()), ("out\n", "err\n"));
+    docker.run("run -d --name c host sleep 1000").ok();
+    // Bytes of every value, more than all buffers hold, by way of a slow reader too.
+    for line in ["docker run --rm -i host cat < $F", "docker exec -i c cat < $F", "docker run --rm host cat $F | (sleep 1; cat)", "docker exec c cat $F | (sleep 1; cat)"] {
+        let file = docker.0.dir().join("bytes");
+        let ran = docker.sh(&format!("F={}; head -c 3000000 /dev/urandom > $F; {line} | cmp - $F && echo same", file.display()));
+        assert_eq!(ran.stdout, "same\n", "{line}: {ran:?}");
+    }
+    docker.args(&["run", "-d", "--name", "counts", "host", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; sleep 0.3; done; echo end >&2"]).ok();
+    let followed = docker.run("logs -f counts");
+    assert_eq!((followed.stdout.as_str(), followed.stderr.as_str()), ("line 1\nline 2\nline 3\nline 4\nline 5\n", "end\n"));
+    assert_eq!(docker.run("logs --tail 2 counts").stdout, "line 5\n");
+    let stamped = docker.run("logs -t --tail 1 counts").stderr;
+    assert!(stamped.ends_with("Z end\n") && stamped.starts_with("20"), "{stamped}");
+    docker.run("rm -f c counts").ok();
+}
+
+fn terminals() {
+    let docker = Docker::start();
+    let typed = docker.sh("script -qec 'docker run -it --rm host sh -c \"test -t 0 && test -t 1 && echo terminal; exit 3\"' /dev/null < /dev/null");
+    assert_eq!(typed.code, Some(3), "{typed:?}");
+    assert!(typed.stdout.contains("terminal"), "{typed:?}");
+    docker.run("run -dit --name t host sh").ok();
+    let inside = docker.sh("script -qec 'docker exec -it t sh -c \"tty; exit 4\"' /dev/null < /dev/null");
+    assert_eq!(inside.code, Some(4), "{inside:?}");
+    assert!(inside.stdout.contains("/dev/pts/"), "{inside:?}");
+    // A shell on a terminal: what is typed is done, and its size is the client's.
+    let python = r#"
+import os, pty, sys, time, fcntl, termios, struct
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp("docker", ["docker", "run", "-it", "--rm", "host", "sh"])
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 111, 0, 0))
+os.kill(pid, 28)
+seen = b""
+def until(word):
+    global seen
+    while word not in seen:
+        seen += os.read(fd, 4096)
+until(b"# ")
+time.sleep(1)
+os.write(fd, b"stty size; echo $((6*7))\n")
+until(b"42")
+os.write(fd, b"exit 5\n")
+try:
+    while os.read(fd, 4096): pass
+except OSError:
+    pass
+print("sized" if b"33 111" in seen else seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+    let path = docker.0.dir().join("terminal.py");
+    std::fs::write(&path, python).expect("a script");
+    let ran = docker.sh(&format!("timeout 60 python3 {}", path.display()));
+    assert_eq!((ran.code, ran.stdout.trim()), (Some(5), "sized"), "{ran:?}");
+    docker.run("rm -f t").ok();
+}
+
+fn life() {
+    let docker = Docker::start();
+    let id = docker.run("create --name web --label tier=front host sh -c").ok();
+    docker.run("rm web").ok();
+    assert_eq!(id.trim().len(), 64);
+    docker.args(&["create", "--name", "web", "--label", "tier=front", "host", "sh", "-c", "echo started; sleep 1000"]).ok();
+    assert_eq!(docker.format("web", "{{.State.Status}} {{.State.Running}} {{.Path}}"), "created false sh");
+    assert!(docker.run("exec web true").fails().contains("is not running"));
+    assert!(docker.run("kill web").fails().contains("is not running"));
+    docker.run("start web").ok();
+    docker.run("start web").ok();
+    let address = docker.format("web", "{{.NetworkSettings.IPAddress}}");
+    assert!(address.starts_with("172.17.0."));
+    assert!(docker.run("rm web").fails().contains("container is running"));
+    assert!(docker.run("top web").ok().contains("sleep 1000"));
+    docker.run("rename web site").ok();
+    assert!(docker.run("ps --format {{.Names}}").ok().contains("site"));
+    docker.run("stop site").ok();
+    assert_eq!(docker.format("site", "{{.State.Status}} {{.State.ExitCode}} {{.NetworkSettings.IPAddress}}."), "exited 143 .");
+    assert!(docker.run("ps -a --filter status=exited").ok().contains("Exited (143)"));
+    assert!(!docker.run("ps").ok().contains("site"));
+    assert!(!docker.0.weft("port ls").ok().contains("site"));
+    assert_eq!(docker.run("logs site").ok(), "started\n");
+    assert_eq!(docker.run("wait site").ok().trim(), "143");
+    docker.run("restart site").ok();
+    eventually("both starts are in the log", || docker.run("logs site").stdout == "started\nstarted\n");
+    let waiting = docker.command(&["wait", "site"]).stdout(Stdio::piped()).spawn().expect("docker wait");
+    std::thread::sleep(Duration::from_millis(500));
+    docker.run("kill -s KILL site").ok();
+    assert_eq!(String::from_utf8_lossy(&waiting.wait_with_output().expect("an end").stdout).trim(), "137");
+    // One that does not listen to SIGTERM is killed when its time is up.
+    docker.args(&["run", "-d", "--name", "deaf", "host", "sh", "-c", "trap '' TERM; echo deaf; while true; do sleep 0.1; done"]).ok();
+    eventually("it is deaf", || docker.run("logs deaf").stdout == "deaf\n");
+    docker.run("stop -t 1 deaf").ok();
+    assert_eq!(docker.format("deaf", "{{.State.ExitCode}}"), "137");
+    // What it leaves in the background ends with it.
+    docker.args(&["run", "--rm", "host", "sh", "-c", "sleep 4321 & echo gone"]).ok();
+    eventually("nothing is left", || !run(Command::new("pgrep").args(["-f", "^sleep 4321"])).stdout.contains(|c: char| c.is_ascii_digit()));
+    docker.run("run -d --name up host sleep 1000").ok();
+    assert!(docker.run("run -d --name up host true").fails().contains("The container name \"/up\" is already in use"));
+    docker.run("container prune -f").ok();
+    assert_eq!(docker.run("ps -a --format {{.Names}}").ok().trim(), "up");
+    docker.run("rm -f up").ok();
+    assert_eq!(docker.run("ps -aq").ok(), "");
+    assert!(std::fs::read_dir(docker.0.state_dir().join("logs")).expect("logs").next().is_none(), "logs go with their containers");
+    assert!(std::fs::read_dir(docker.0.state_dir().join("netns")).expect("pins").next().is_none(), "so do namespaces");
+}
+
+fn root_directory() {
+    let docker = Docker::start();
+    let root = docker.0.dir().join("root");
+    let made = docker.sh(&format!(
+        "mkdir -p {root}/proc {root}/sys {root}/dev; for p in /bin/sh /bin/cat /bin/ls; do cp -L --parents $p $(ldd $p | grep -o '/[^ )]*') {root}; done; echo mine > {root}/mark",
+        root = root.display()
+    ));
+    made.ok();
+    let image = format!("rootfs{}", root.display());
+    assert_eq!(docker.args(&["run", "--rm", &image, "cat", "/mark"]).ok(), "mine\n");
+    assert_eq!(docker.args(&["run", "--rm", &image, "ls", "/sys/class/net"]).ok().split_whitespace().collect::<Vec<_>>(), ["eth0", "lo"]);
+    docker.args(&["run", "-d", "--name", "in", &image, "sh", "-c", "read never < /dev/zero"]).ok();
+    assert_eq!(docker.run("exec in cat /mark").ok(), "mine\n");
+    docker.run("rm -f in").ok();
+    assert!(root.join("mark").exists());
+    assert!(std::fs::read_dir(root.join("proc")).expect("proc").next().is_none(), "nothing is mounted outside");
+    assert!(docker.args(&["run", "--rm", "rootfs/no/such/place", "true"]).fails().contains("no image store"));
+}
+
+fn daemon_restart() {
+    let mut docker = Docker::start();
+    docker.server("web", 80, "-p 8080:80");
+    docker.args(&["run", "-d", "--name", "talks", "host", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done"]).ok();
+    docker.run("create --name waits --network none host true").ok();
+    docker.args(&["run", "--name", "done", "host", "sh", "-c", "echo last words; exit 6"]);
+    for kill in [true, false] {
+        if kill { docker.0.kill_daemon() } else { docker.0.stop_daemon() };
+        std::thread::sleep(Duration::from_millis(300));
+        docker.0.start_daemon();
+        assert!(docker.curl("http://127.0.0.1:8080/").contains("<!DOCTYPE"));
+        assert_eq!(docker.format("waits", "{{.State.Status}}"), "created");
+        assert_eq!(docker.format("done", "{{.State.Status}} {{.State.ExitCode}}"), "exited 6");
+        assert_eq!(docker.run("logs done").ok(), "last words\n");
+        docker.run("exec web true").ok();
+    }
+    // Nothing of what was said meanwhile is missing.
+    docker.run("stop talks").ok();
+    let said = docker.run("logs talks").ok();
+    let wanted: Vec<String> = (0..said.lines().count()).map(|number| number.to_string()).collect();
+    assert!(wanted.len() > 10 && said.lines().eq(wanted.iter().map(String::as_str)), "{said}");
+    docker.0.kill_daemon();
+    let pid = docker.0.host.sh("pgrep -f '^python3 -m http.server 80$'").stdout;
+    docker.0.host.sh(&format!("kill -9 {}", pid.split_whitespace().collect::<Vec<_>>().join(" "))).ok();
+    docker.0.start_daemon();
+    assert_eq!(docker.format("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 255");
+    docker.run("start web").ok();
+    eventually("it serves again", || docker.curl("http://127.0.0.1:8080/").contains("<!DOCTYPE"));
+    docker.run("rm -f web talks waits done").ok();
+}
+
+fn events() {
+    let docker = Docker::start();
+    let follower = docker.command(&["events", "--format", "{{.Type}} {{.Action}}"]).stdout(Stdio::piped()).spawn().expect("docker events");
+    std::thread::sleep(Duration::from_millis(500));
+    docker.run("network create lab").ok();
+    docker.run("run --name c --network lab host true").ok();
+    docker.run("rm c").ok();
+    docker.run("network rm lab").ok();
+    let until = docker.sh("date +%s").ok();
+    std::thread::sleep(Duration::from_millis(1100));
+    let past = docker.args(&["events", "--since", "1", "--until", until.trim(), "--filter", "type=network", "--format", "{{.Action}}"]).ok();
+    assert!(past.starts_with("create\nconnect\n") || past.starts_with("create\n"), "{past}");
+    let mut follower = follower;
+    drop(follower.kill());
+    let seen = String::from_utf8_lossy(&follower.wait_with_output().expect("an end").stdout).into_owned();
+    let wanted = ["network create", "container create", "container start", "container die", "container destroy", "network destroy"];
+    let found: Vec<&str> = seen.lines().filter(|line| wanted.contains(line)).collect();
+    assert_eq!(found, wanted, "{seen}");
+}
+
+fn no_images() {
+    let docker = Docker::start();
+    assert!(docker.run("images").ok().contains("host"));
+    docker.run("image inspect host").ok();
+    for line in ["run --rm nginx", "run -d --name t -it -p 80 nginx:1.14-alpine", "pull nginx"] {
+        let said = docker.run(line).fails();
+        assert!(said.contains("no image store") && said.contains("`host`"), "{line}: {said}");
+    }
+    assert_eq!(docker.run("ps -aq").ok(), "");
+    let (status, body) = docker.api("POST", "/v1.41/containers/create", br#"{"Image":"nginx","Cmd":["true"]}"#);
+    assert_eq!(status, 404);
+    assert!(body["message"].as_str().is_some_and(|message| message.starts_with("No such image: nginx")), "{body}");
+    assert_eq!(docker.api("POST", "/v1.41/build", b"").0, 501);
+    docker.run("version").ok();
+    docker.run("info").ok();
+}
+
+fn native() {
+    let docker = Docker::start();
+    docker.0.weft("run -d --name mine -p 8081:80 -- sh -c sleep${IFS}1000").ok();
+    assert!(docker.run("ps").ok().contains("0.0.0.0:8081->80/tcp"));
+    assert_eq!(docker.format("mine", "{{.NetworkSettings.IPAddress}} {{.State.Running}}"), "172.17.0.2 true");
+    assert_eq!(docker.run("exec mine echo in").ok(), "in\n");
+    docker.run("run -d --name theirs host sleep 1000").ok();
+    assert!(docker.0.weft("ps").ok().contains("theirs"));
+    docker.run("rm -f mine").ok();
+    docker.run("stop theirs").ok();
+    assert!(!docker.0.weft("ps").ok().contains("theirs"));
+    assert!(docker.0.weft("ps -a").ok().contains("exited (143)"));
+    docker.0.weft("rm theirs").ok();
+    assert_eq!(docker.run("ps -aq").ok(), "");
+}
+
+fn abuse() {
+    let docker = Docker::start();
+    let deep = format!("{}{}", "{\"a\":".repeat(100_000), "1");
+    let huge = vec![b' '; 3 << 20];
+    for (method, path, body, status) in [
+        ("POST", "/v1.41/networks/create", &b"{"[..], 400),
+        ("POST", "/v1.41/networks/create", b"[]", 400),
+        ("POST", "/v1.41/networks/create", b"\xff\xfe", 400),
+        ("POST", "/v1.41/networks/create", br#"{"Name":1}"#, 400),
+        ("POST", "/v1.41/networks/create", br#"{"Name":""}"#, 400),
+        ("POST", "/v1.41/networks/create", br#"{"Name":"x","Internal":"yes"}"#, 400),
+        ("POST", "/v1.41/networks/create", br#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.0.0.0/99"}]}}"#, 400),
+        ("POST", "/v1.41/networks/create", br#"{"Name":"x","IPAM":{"Config":[{"Gateway":"10.0.0.1"}]}}"#, 400),
+        ("POST", "/v1.41/networks/create", br#"{"Name":"x","Surprise":true}"#, 400),
+        ("POST", "/v1.41/networks/create", deep.as_bytes(), 400),
+        ("POST", "/v1.41/networks/create", &huge, 413),
+        ("POST", "/v1.41/containers/create", br#"{"Image":"host","Cmd":["true"],"HostConfig":{"PortBindings":{"x":[{}]}}}"#, 400),
+        ("POST", "/v1.41/containers/create", br#"{"Image":"host","Cmd":[1]}"#, 400),
+        ("POST", "/v1.41/containers/create", br#"{"Image":"host"}"#, 400),
+        ("POST", "/v1.41/containers/create", br#"{"Image":"../../etc","Cmd":["true"]}"#, 404),
+        ("POST", "/v1.41/containers/create?name=a%2Fb", br#"{"Image":"host","Cmd":["true"]}"#, 400),
+        ("POST", "/v1.41/containers/create", br#"{"Image":"host","Cmd":["true"],"Volumes":{"/data":{}}}"#, 400),
+        ("POST", "/v1.41/networks/nope/connect", br#"{"Container":"x"}"#, 404),
+        ("POST", "/v1.41/exec/nope/start", b"{}", 404),
+        ("GET", "/v1.41/containers/nope/json", b"", 404),
+        ("GET", "/v1.41/networks?filters=%7B", b"", 400),
+        ("GET", "/v1.41/networks?filters=%7B%22what%22%3A%5B%22x%22%5D%7D", b"", 400),
+        ("GET", "/v1.99/networks", b"", 400),
+        ("GET", "/v1.41/volumes", b"", 501),
+        ("GET", "/v1.41/no/such/thing", b"", 404),
+        ("DELETE", "/v1.41/networks/bridge", b"", 403),
+        ("DELETE", "/networks/host", b"", 403),
+        ("PUT", "/networks", b"", 405),
+        ("GET", "/networks", b"", 200),
+        ("GET", "/_ping", b"", 200),
+        ("HEAD", "/_ping", b"", 200),
+    ] {
+        let (seen, answer) = docker.api(method, path, body);
+        assert_eq!(seen, status, "{method} {path} {}: {answer}", String::from_utf8_lossy(&body[..body.len().min(80)]));
+        assert!(status < 400 || status == 413 || answer["message"].is_string(), "{path}: {answer}");
+    }
+    assert_eq!(docker.api("GET", "/networks", b"").1.as_array().map(Vec::len), Some(3), "nothing is half made");
+    assert_eq!(docker.api("GET", "/containers/json?all=1", b"").1, json!([]));
+    // Half a request, and one a byte at a time, hold nobody up.
+    let mut half = docker.socket();
+    half.write_all(b"POST /v1.41/networks/create HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").expect("half a request");
+    let mut slow = docker.socket();
+    for byte in b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" {
+        slow.write_all(&[*byte]).expect("a byte");
+        assert_eq!(docker.api("GET", "/_ping", b"").0, 200);
+    }
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.to_lowercase().contains("api-version: 1.47"), "{answer}");
+    drop(half);
+    // An attached client that goes away leaves the container alone.
+    docker.run("run -di --name c host cat").ok();
+    let mut attached = docker.socket();
+    attached.write_all(b"POST /containers/c/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n").expect("a request");
+    let mut head = [0; 12];
+    attached.read_exact(&mut head).expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 101");
+    drop(attached);
+    assert_eq!(docker.format("c", "{{.State.Running}}"), "true");
+    docker.run("rm -f c").ok();
+    docker.run("run --rm host true").ok();
+}
+
+fn crowds() {
+    let docker = Docker::start();
+    let tally = |method: &str, path: &str, body: &str| {
+        let mut seen: Vec<u16> = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..200).map(|_| scope.spawn(|| docker.api(method, path, body.as_bytes()).0)).collect();
+            clients.into_iter().map(|client| client.join().expect("an answer")).collect()
+        });
+        seen.sort_unstable();
+        (seen.iter().filter(|status| **status < 300).count(), seen.iter().filter(|status| **status == 409).count(), seen)
+    };
+    let (won, lost, seen) = tally("POST", "/v1.41/networks/create", r#"{"Name":"race","CheckDuplicate":true}"#);
+    assert_eq!((won, lost), (1, 199), "{seen:?}");
+    let (won, lost, seen) = tally("POST", "/v1.41/containers/create?name=race", r#"{"Image":"host","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"race"}}"#);
+    assert_eq!((won, lost), (1, 199), "{seen:?}");
+    let (won, _, seen) = tally("POST", "/v1.41/containers/race/start", "");
+    assert_eq!((won, seen.iter().filter(|status| **status == 304).count()), (1, 199), "{seen:?}");
+    let (won, _, seen) = tally("GET", "/v1.41/containers/race/json", "");
+    assert_eq!(won, 200, "{seen:?}");
+    assert_eq!(docker.run("network ls -q").ok().lines().count(), 4);
+    docker.run("rm -f race").ok();
+    docker.run("network rm race").ok();
+}
