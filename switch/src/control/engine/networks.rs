@@ -512,7 +512,8 @@ pub(super) fn at_start(error: weft_control::ControlError) -> Failure {
 pub(super) fn wanted(mode: &str, configs: BTreeMap<String, Value>) -> Result<Vec<EndpointCreate>> {
     let mut configs = configs;
     if matches!(mode, "host" | "none") || mode.starts_with("container:") {
-        configs.retain(|name, _| name != mode);
+        // There is no endpoint that any of it could be about.
+        refuse_others("EndpointConfig.", &configs.remove(mode).unwrap_or_default(), &[])?;
         return match configs.first_key_value() {
             Some((name, _)) => Err(conflict(format!("conflicting options: network mode {mode} and network {name}"))),
             None => Ok(Vec::new()),
