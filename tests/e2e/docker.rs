@@ -497,7 +497,7 @@ fn events() {
     std::thread::sleep(Duration::from_millis(1100));
     let until = docker.sh("date +%s").ok();
     let past = docker.args(&["events", "--since", "1", "--until", until.trim(), "--filter", "type=network", "--format", "{{.Action}}"]).ok();
-    assert_eq!(past, "create\ndestroy\n");
+    assert_eq!(past, "create\nconnect\ndisconnect\ndestroy\n");
     let mut follower = follower;
     drop(follower.kill());
     let seen = String::from_utf8_lossy(&follower.wait_with_output().expect("an end").stdout).into_owned();

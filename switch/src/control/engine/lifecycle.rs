@@ -107,6 +107,7 @@ impl Inner {
             self.lay_to_rest(id, |stored| *stored = Container { exit_code: code, error: failure.1.clone(), ..container });
             return Err(failure);
         }
+        self.tell_networks(id, "network connect");
         started.map_err(|(failure, _)| failure)
     }
 
@@ -161,6 +162,7 @@ impl Inner {
 
     /// The process of a container has ended with this.
     pub(crate) fn container_ended(&mut self, id: &str, code: i32) {
+        self.tell_networks(id, "network disconnect");
         self.lay_to_rest(id, |container| *container = Container { phase: Phase::Exited, exit_code: code, finished_ns: now_ns(), ..container.clone() });
         self.console(id).ended(code);
         let Ok(sandbox) = self.model.sandbox(id).cloned() else { return };
@@ -169,6 +171,15 @@ impl Inner {
             && let Err(error) = self.remove_sandbox(id, true)
         {
             tracing::warn!(container = sandbox.name, %error, "cannot remove a container that ended");
+        }
+    }
+
+    /// Docker has an event for each network that a container joins or leaves by starting or ending.
+    fn tell_networks(&self, id: &str, what: &str) {
+        let Ok(sandbox) = self.model.sandbox(id) else { return };
+        for endpoint in &sandbox.endpoints {
+            let network = self.model.networks.get(&endpoint.network).map_or("", |network| network.name.as_str());
+            self.event(what, json!({ "network": network, "id": endpoint.network, "sandbox": sandbox.name, "sandbox_id": id }));
         }
     }
 
