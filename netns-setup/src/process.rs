@@ -55,6 +55,9 @@ pub struct CommandSpec {
     pub root: Option<PathBuf>,
     /// Standard input is a terminal, to be its controlling one; wants `detached`.
     pub terminal: bool,
+    /// Stays in the caller's network namespace: entering that again wants privilege that a rootless
+    /// daemon does not have.
+    pub stays: bool,
     /// Joins the mount and host name namespaces of this process, instead of making its own.
     pub beside: Option<i32>,
 }
@@ -129,7 +132,8 @@ struct Entry {
     host: Option<(OwnedFd, OwnedFd)>,
     /// Mount and host name namespaces to join.
     beside: Option<(OwnedFd, OwnedFd)>,
-    netns: OwnedFd,
+    /// None: the caller's.
+    netns: Option<OwnedFd>,
     hostname: Option<String>,
     binds: Vec<(PathBuf, PathBuf)>,
     detached: bool,
@@ -152,7 +156,7 @@ impl Entry {
         Ok(Self {
             host: host.map(|pid| open_pair(pid, ["user", "mnt"])).transpose()?,
             beside: spec.beside.map(|pid| open_pair(pid, ["mnt", "uts"])).transpose()?,
-            netns: netns.as_fd().try_clone_to_owned().context(|| "duplicate the namespace".into())?,
+            netns: (!spec.stays).then(|| netns.as_fd().try_clone_to_owned()).transpose().context(|| "duplicate the namespace".into())?,
             hostname: spec.hostname.clone(),
             binds: spec.etc.as_deref().map(|etc| etc_binds(etc, spec.root.as_deref())).unwrap_or_default(),
             detached: spec.detached,
@@ -167,7 +171,9 @@ impl Entry {
             setns(user, CloneFlags::CLONE_NEWUSER)?;
             setns(mounts, CloneFlags::CLONE_NEWNS)?;
         }
-        setns(&self.netns, CloneFlags::CLONE_NEWNET)?;
+        if let Some(netns) = &self.netns {
+            setns(netns, CloneFlags::CLONE_NEWNET)?;
+        }
         match &self.beside {
             Some((mounts, names)) => {
                 setns(mounts, CloneFlags::CLONE_NEWNS)?;
@@ -203,7 +209,8 @@ impl Entry {
             return root.enter();
         }
         // /sys shows the devices of the namespace it was mounted in. Not fatal where it is locked.
-        if umount2("/sys", MntFlags::MNT_DETACH).is_ok() || self.host.is_none() {
+        let is_other = self.netns.is_some();
+        if is_other && (umount2("/sys", MntFlags::MNT_DETACH).is_ok() || self.host.is_none()) {
             mount(Some(Path::new("sysfs")), Path::new("/sys"), Some(Path::new("sysfs")), MsFlags::empty(), none).ok();
         }
         Ok(())

@@ -18,6 +18,7 @@ use axum::{
 use netns_setup::process::{self, CommandSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use weft_control::NetnsTarget;
 use tokio::{
     net::unix::pipe,
     sync::{mpsc, watch},
@@ -213,6 +214,7 @@ fn spawn(inner: &Inner, container: &str, config: &ExecConfig, streams: [OwnedFd;
         environment: environment(config.tty, hostname.as_deref(), &env),
         clear_environment: true,
         detached: true,
+        stays: sandbox.netns == NetnsTarget::Host,
         terminal: config.tty,
         directory: Some(directory(given)),
         beside: sandbox.process.map(|process| process.pid),

@@ -143,6 +143,7 @@ impl Inner {
             clear_environment: true,
             hostname: hostname.filter(|_| container.host.network_mode != "host" || sandbox.hostname.is_some()),
             detached: true,
+            stays: sandbox.netns == NetnsTarget::Host,
             terminal: container.config.tty,
             directory: Some(directory(&container.config.working_dir)),
             root,
