@@ -10,7 +10,7 @@ use std::{
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use weft_tests::{
-    lab::Lab,
+    lab::{Lab, weft_binary},
     run::{Ran, eventually, run, words},
     runner::{Need, test},
 };
@@ -30,6 +30,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("docker::streams_are_whole", NEEDS, streams),
         test("docker::terminals", NEEDS, terminals),
         test("docker::life_of_a_container", NEEDS, life),
+        test("docker::restart_policies", NEEDS, policies),
+        test("docker::without_root", NEEDS, without_root),
         test("docker::a_root_directory_as_image", NEEDS, root_directory),
         test("docker::daemon_restart", NEEDS, daemon_restart),
         test("docker::events", NEEDS, events),
@@ -254,7 +256,8 @@ fn refusals() {
         ("run -v /tmp:/data host true", "HostConfig.Binds"),
         ("run -m 64m host true", "HostConfig.Memory"),
         ("run -u nobody host true", "User"),
-        ("run --restart always host true", "RestartPolicy"),
+        ("run --restart sometimes host true", "sometimes"),
+        ("run --rm --restart always host true", "restart"),
         ("run --ip 10.0.0.1 --network none host true", "EndpointConfig.IPAMConfig"),
         ("run host", "no command specified"),
     ] {
@@ -434,6 +437,46 @@ fn life() {
     assert_eq!(docker.run("ps -aq").ok(), "");
     assert!(std::fs::read_dir(docker.0.state_dir().join("logs")).expect("logs").next().is_none(), "logs go with their containers");
     assert!(std::fs::read_dir(docker.0.state_dir().join("netns")).expect("pins").next().is_none(), "so do namespaces");
+}
+
+fn policies() {
+    let mut docker = Docker::start();
+    docker.args(&["run", "-d", "--name", "fails", "--restart", "on-failure:2", "host", "sh", "-c", "echo try; exit 3"]).ok();
+    eventually("it was tried three times", || docker.run("logs fails").stdout == "try\ntry\ntry\n");
+    eventually("it has ended", || docker.format("fails", "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}") == "exited 2 3");
+    docker.run("run -d --name stays --restart unless-stopped -p 8080:80 host python3 -m http.server 80").ok();
+    let pid = docker.format("stays", "{{.State.Pid}}");
+    docker.0.host.run(&format!("kill -9 {pid}")).ok();
+    eventually("it serves again", || docker.curl("http://127.0.0.1:8080/").contains("<!DOCTYPE"));
+    let pid = docker.format("stays", "{{.State.Pid}}");
+    docker.0.kill_daemon();
+    docker.0.host.run(&format!("kill -9 {pid}")).ok();
+    docker.0.start_daemon();
+    eventually("it serves again", || docker.curl("http://127.0.0.1:8080/").contains("<!DOCTYPE"));
+    docker.run("stop stays").ok();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(docker.format("stays", "{{.State.Status}}"), "exited");
+    docker.run("rm -f stays fails").ok();
+}
+
+/// The daemon in a user namespace, of a user who is nobody here.
+fn without_root() {
+    let mut lab = Lab::without_daemon();
+    let user = "61235";
+    let weft = lab.dir().join("weft");
+    std::fs::copy(weft_binary(), &weft).expect("a copy");
+    let state = lab.state_dir();
+    lab.host.sh(&format!("chmod 755 {0} {1}; mkdir {2}; chown {user}:{user} {2}", lab.dir().display(), weft.display(), state.display())).ok();
+    let line = format!("--reuid {user} --regid {user} --clear-groups {} --state-dir {} daemon", weft.display(), state.display());
+    lab.adopt(lab.host.command("setpriv").args(words(&line)).stderr(Stdio::null()).spawn().expect("a daemon"));
+    eventually("the daemon answers", || lab.weft("network ls").code == Some(0));
+    let docker = Docker(lab);
+    docker.run("network create lab").ok();
+    assert_eq!(docker.run("run --rm --network lab host id -u").ok(), "0\n", "root of its own user namespace");
+    docker.run("run --rm --network host host true").ok();
+    docker.server("web", 80, "--network lab -p 8080:80");
+    assert!(docker.curl("http://127.0.0.1:8080/").contains("<!DOCTYPE"));
+    docker.run("rm -f web").ok();
 }
 
 fn root_directory() {

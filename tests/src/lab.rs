@@ -107,6 +107,11 @@ impl Lab {
         eventually("the daemon answers", &mut answers);
     }
 
+    /// A daemon that was started in another way is this lab's from now on.
+    pub fn adopt(&mut self, daemon: Child) {
+        self.daemon = Some(daemon);
+    }
+
     /// The daemon's process id.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! What a sandbox is beyond its networks when it was made in Docker's way: a definition that is kept
 //! while nothing runs, and what became of it. Field names are Docker's, and so is their JSON.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,9 +80,9 @@ pub struct PortBinding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct RestartPolicy {
-    /// `no`, or empty.
+    /// `no` or empty, `always`, `unless-stopped`, or `on-failure`.
     pub name: String,
-    /// Of `on-failure`.
+    /// Of `on-failure`: after so many it stays ended; zero is no limit.
     pub maximum_retry_count: u32,
 }
 
@@ -134,6 +134,12 @@ pub struct Container {
     pub exit_code: i32,
     /// Why it could not be started.
     pub error: String,
+    /// How often it was started again by its policy since somebody started it.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Somebody wanted it to end.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 impl Container {
@@ -141,6 +147,28 @@ impl Container {
     #[must_use]
     pub fn command(&self) -> Vec<String> {
         self.config.entrypoint.iter().chain(&self.config.cmd).cloned().collect()
+    }
+
+    /// Whether its policy starts it again.
+    #[must_use]
+    pub fn wants_restart(&self) -> bool {
+        let RestartPolicy { name, maximum_retry_count: most } = &self.host.restart_policy;
+        self.phase == Phase::Exited
+            && !self.stopped
+            && match name.as_str() {
+                "always" | "unless-stopped" => true,
+                "on-failure" => self.exit_code != 0 && (*most == 0 || self.restarts < *most),
+                _ => false,
+            }
+    }
+
+    /// How long to wait before that: Docker's 100 ms, doubled each time, unless it ran for a while.
+    #[must_use]
+    pub fn restart_delay(&self) -> Duration {
+        const FIRST: Duration = Duration::from_millis(100);
+        const LONGEST: Duration = Duration::from_secs(60);
+        const A_WHILE_NS: u64 = 10_000_000_000;
+        if self.finished_ns.saturating_sub(self.started_ns) > A_WHILE_NS { FIRST } else { (FIRST * (1 << self.restarts.min(10))).min(LONGEST) }
     }
 
     /// What it publishes, in the words of `docker run -p`.
@@ -173,6 +201,21 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn policies() {
+        let ended = |name: &str, exit_code, restarts| Container {
+            host: HostConfig { restart_policy: RestartPolicy { name: name.into(), maximum_retry_count: 3 }, ..HostConfig::default() },
+            phase: Phase::Exited,
+            exit_code,
+            restarts,
+            ..Container::default()
+        };
+        assert!(ended("always", 0, 9).wants_restart() && ended("unless-stopped", 1, 9).wants_restart() && ended("on-failure", 1, 2).wants_restart());
+        assert!(!ended("on-failure", 1, 3).wants_restart() && !ended("on-failure", 0, 0).wants_restart() && !ended("no", 1, 0).wants_restart() && !ended("", 1, 0).wants_restart());
+        assert!(!Container { stopped: true, ..ended("always", 0, 0) }.wants_restart() && !Container { phase: Phase::Running, ..ended("always", 0, 0) }.wants_restart());
+        assert_eq!([0, 1, 30].map(|restarts| ended("always", 0, restarts).restart_delay().as_millis()), [100, 200, 60_000]);
+    }
 
     #[test]
     fn ports_in_the_words_of_the_command_line() {

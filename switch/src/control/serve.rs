@@ -60,6 +60,7 @@ impl Daemon {
         if let Some(on) = config.bridge_names {
             runtime.lock().set_bridge_names(on).map_err(|error| error.to_string())?;
         }
+        runtime.start_what_should_run();
         task::spawn(http::serve(listener, runtime.clone()));
         task::spawn(follow_loop(events, runtime.clone()));
         task::spawn(follow_processes(watched, runtime.clone()));
@@ -142,7 +143,9 @@ async fn follow_processes(mut watched: mpsc::UnboundedReceiver<(String, Process)
             }
             let code = reap(process.pid);
             runtime.wind_up(&sandbox, process).await;
-            drop(task::spawn_blocking(move || runtime.lock().process_ended(&sandbox, process, code)).await);
+            let (inner, id) = (runtime.clone(), sandbox.clone());
+            drop(task::spawn_blocking(move || inner.lock().process_ended(&id, process, code)).await);
+            runtime.start_again(sandbox).await;
         });
     }
 }

@@ -93,8 +93,11 @@ fn definition(mut body: Value) -> Result<Container> {
     let config: Config = read(body)?;
     let mut host: HostConfig = read(object(host))?;
     root_of(&config.image)?;
-    if !matches!(host.restart_policy.name.as_str(), "" | "no") {
-        return Err(bad(format!("weft does not support HostConfig.RestartPolicy ({}): leave --restart out", host.restart_policy.name)));
+    match host.restart_policy.name.as_str() {
+        "" | "no" => {}
+        "always" | "unless-stopped" | "on-failure" if !host.auto_remove => {}
+        "always" | "unless-stopped" | "on-failure" => return Err(bad("can't create 'AutoRemove' container with restart policy")),
+        other => return Err(bad(format!("invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"))),
     }
     if matches!(host.network_mode.as_str(), "" | "default") {
         host.network_mode = "bridge".into();
@@ -220,8 +223,9 @@ impl Ending {
     async fn begin(runtime: &Runtime, reference: &str, signal: Signal) -> Result<Option<Self>> {
         let reference = reference.to_owned();
         let sent = locked(runtime.clone(), move |inner| {
-            let sandbox = find(inner, &reference)?;
-            Ok(inner.signal(sandbox, signal)?.then(|| sandbox.id.clone()))
+            let id = find(inner, &reference)?.id.clone();
+            inner.note_stop(&id);
+            Ok(inner.signal(inner.model.sandbox(&id)?, signal)?.then_some(id))
         })
         .await?;
         Ok(sent.map(|id| Self { runtime: runtime.clone(), id }))
@@ -263,7 +267,11 @@ pub(super) struct Signalling {
 pub(super) async fn kill(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Signalling>) -> Result<StatusCode> {
     let signal = query.signal.as_deref().map_or(Ok(Signal::SIGKILL), signal_of)?;
     locked(runtime, move |inner| {
-        let sandbox = find(inner, &reference)?;
+        let id = find(inner, &reference)?.id.clone();
+        if matches!(signal, Signal::SIGKILL | Signal::SIGTERM) {
+            inner.note_stop(&id);
+        }
+        let sandbox = inner.model.sandbox(&id)?;
         if !inner.signal(sandbox, signal)? {
             return Err(conflict(format!("cannot kill container: {reference}: container {} is not running", sandbox.id)));
         }

@@ -241,7 +241,9 @@ fn view(inner: &Inner, sandbox: &Sandbox, published: &[PublishInfo]) -> Value {
         shown_config["Entrypoint"] = Value::Null;
     }
     let mut host = json!(container.host);
-    host["RestartPolicy"]["Name"] = json!("no");
+    if container.host.restart_policy.name.is_empty() {
+        host["RestartPolicy"]["Name"] = json!("no");
+    }
     for (key, value) in [("Binds", Value::Null), ("Privileged", json!(false)), ("LogConfig", json!({ "Type": "weft", "Config": {} })), ("IpcMode", json!("host")), ("PidMode", json!("host"))] {
         host[key] = value;
     }
@@ -270,7 +272,7 @@ fn view(inner: &Inner, sandbox: &Sandbox, published: &[PublishInfo]) -> Value {
         "HostsPath": "",
         "LogPath": log.to_string_lossy(),
         "Name": format!("/{}", sandbox.name),
-        "RestartCount": 0,
+        "RestartCount": container.restarts,
         "Driver": "host",
         "Platform": "linux",
         "MountLabel": "",

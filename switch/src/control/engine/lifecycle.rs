@@ -46,7 +46,7 @@ impl Runtime {
         if !sandbox.is_at_rest() {
             return Ok(Started::Before);
         }
-        let result = inner.start_container(&sandbox);
+        let result = inner.start_container(&sandbox, 0);
         match result {
             Ok(process) => {
                 drop(inner);
@@ -59,6 +59,41 @@ impl Runtime {
                 }
                 Err(failure)
             }
+        }
+    }
+
+    /// Starts a container that has ended again, and again, while its policy wants that.
+    pub(crate) async fn start_again(self, id: String) {
+        loop {
+            let (runtime, asked) = (self.clone(), id.clone());
+            let delay = task::spawn_blocking(move || runtime.lock().model.sandboxes.get(&asked).and_then(|sandbox| sandbox.container.clone()).filter(Container::wants_restart));
+            let Ok(Some(container)) = delay.await else { return };
+            tokio::time::sleep(container.restart_delay()).await;
+            let (runtime, asked) = (self.clone(), id.clone());
+            let started = task::spawn_blocking(move || {
+                let mut inner = runtime.lock();
+                // It may have been started, stopped or removed meanwhile.
+                let sandbox = inner.model.sandboxes.get(&asked).filter(|sandbox| sandbox.container.as_ref().is_some_and(Container::wants_restart)).cloned()?;
+                let restarts = container.restarts.saturating_add(1);
+                let started = inner.start_container(&sandbox, restarts);
+                if started.is_err() {
+                    inner.change_container(&asked, |container| container.restarts = restarts);
+                }
+                drop(inner);
+                Some(started.map(|process| runtime.watch_process(asked, process)))
+            });
+            match started.await {
+                Ok(Some(Err(failure))) => tracing::warn!(container = id, error = failure.1, "cannot start it again"),
+                _ => return,
+            }
+        }
+    }
+
+    /// After a restart of the daemon: containers that ended meanwhile and are to run.
+    pub(crate) fn start_what_should_run(&self) {
+        let wanted: Vec<_> = self.lock().model.sandboxes.values().filter(|sandbox| sandbox.container.as_ref().is_some_and(Container::wants_restart)).map(|sandbox| sandbox.id.clone()).collect();
+        for id in wanted {
+            task::spawn(self.clone().start_again(id));
         }
     }
 
@@ -88,7 +123,7 @@ impl Inner {
         self.consoles.of(id, &self.dirs.output_of(id))
     }
 
-    fn start_container(&mut self, sandbox: &Sandbox) -> Result<Process> {
+    fn start_container(&mut self, sandbox: &Sandbox, restarts: u32) -> Result<Process> {
         let id = &sandbox.id;
         let Some(container) = sandbox.container.clone() else { return Err(broken("not a container")) };
         let publish = container.publish()?;
@@ -97,7 +132,7 @@ impl Inner {
         if let Some(stored) = model.sandboxes.get_mut(id) {
             stored.netns = netns;
             if let Some(container) = &mut stored.container {
-                *container = Container { phase: Phase::Running, started_ns: now_ns(), exit_code: 0, error: String::new(), ..container.clone() };
+                *container = Container { phase: Phase::Running, started_ns: now_ns(), exit_code: 0, error: String::new(), restarts, stopped: false, ..container.clone() };
             }
         }
         self.bring_up(model, id, &container.networks, &publish).map_err(at_start)?;
@@ -172,6 +207,22 @@ impl Inner {
             && let Err(error) = self.remove_sandbox(id, true)
         {
             tracing::warn!(container = sandbox.name, %error, "cannot remove a container that ended");
+        }
+    }
+
+    /// Somebody wants it to end, or not to start again.
+    pub(super) fn note_stop(&mut self, id: &str) {
+        let has_policy = |container: &Container| !matches!(container.host.restart_policy.name.as_str(), "" | "no");
+        if self.model.sandboxes.get(id).and_then(|sandbox| sandbox.container.as_ref()).is_some_and(has_policy) {
+            self.change_container(id, |container| container.stopped = true);
+        }
+    }
+
+    fn change_container(&mut self, id: &str, change: impl FnOnce(&mut Container)) {
+        let mut model = self.model.clone();
+        model.sandboxes.get_mut(id).and_then(|sandbox| sandbox.container.as_mut()).map(change);
+        if let Err(error) = self.commit(model) {
+            tracing::warn!(%error, "what was said of a container is not kept");
         }
     }
 
