@@ -63,9 +63,9 @@ impl Dirs {
         self.run.join("etc")
     }
 
-    /// Output of containers, with streams and times.
+    /// Output of containers, with streams and times. It stays as long as they do, over a reboot too.
     pub(crate) fn output_of(&self, sandbox_id: &str) -> PathBuf {
-        self.run.join("logs").join(format!("{sandbox_id}.out"))
+        self.state.join("logs").join(format!("{sandbox_id}.out"))
     }
 
     /// Process that holds a rootless daemon's namespaces.
@@ -80,7 +80,7 @@ impl Dirs {
     /// Makes them, for the owner only.
     pub(crate) fn create(&self) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        for directory in [self.run.clone(), self.state.clone(), self.pins(), self.etc(), self.run.join("logs")] {
+        for directory in [self.run.clone(), self.state.clone(), self.pins(), self.etc(), self.run.join("logs"), self.state.join("logs")] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         Ok(())

@@ -136,7 +136,7 @@ fn networks() {
     assert_eq!(docker.run("network rm second").ok().trim(), "second");
     let pruned = docker.run("network prune -f").ok();
     assert!(pruned.contains("zookeeper_network") && !pruned.contains("mybr0"), "{pruned}");
-    assert!(docker.run("network inspect zookeeper_network").fails().contains("not found"));
+    docker.run("network inspect zookeeper_network").fails();
     for command in ["create", "ls", "inspect", "rm", "prune", "connect", "disconnect"] {
         docker.run(&format!("network {command} --help")).ok();
     }
@@ -189,6 +189,10 @@ fn addresses() {
     let seen = docker.format("c", "{{with .NetworkSettings.Networks.lab}}{{.IPAddress}}/{{.IPPrefixLen}} {{.MacAddress}} {{.Gateway}} {{.Aliases}}{{end}}");
     assert!(seen.starts_with("10.5.0.77/24 02:00:00:00:00:77 10.5.0.1 [sea"), "{seen}");
     assert!(docker.run("exec c ip -o addr show eth0").ok().contains("10.5.0.77/24"));
+    for name in ["c", "sea"] {
+        docker.run(&format!("run --rm --network lab host ping -c 1 -W 2 {name}")).ok();
+    }
+    assert!(docker.run("exec b getent hosts www.baidu.com").ok().starts_with("1.1.1.1"));
     docker.run("run --network lab --ip 10.5.0.77 --name taken host true").fails();
     docker.run("rm -f a b c taken").ok();
 }
@@ -256,6 +260,7 @@ fn refusals() {
         ("run -v /tmp:/data host true", "HostConfig.Binds"),
         ("run -m 64m host true", "HostConfig.Memory"),
         ("run -u nobody host true", "User"),
+        ("run --log-driver none host true", "HostConfig.LogConfig"),
         ("run --restart sometimes host true", "sometimes"),
         ("run --rm --restart always host true", "restart"),
         ("run --ip 10.0.0.1 --network none host true", "EndpointConfig.IPAMConfig"),
@@ -388,7 +393,13 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     std::fs::write(&path, python).expect("a script");
     let ran = docker.sh(&format!("timeout 60 python3 {}", path.display()));
     assert_eq!((ran.code, ran.stdout.trim()), (Some(5), "sized"), "{ran:?}");
-    docker.run("rm -f t").ok();
+    // Ctrl-P Ctrl-Q leaves it running.
+    let python = python.replace("--rm", "--name=left").replace("exit 5\\n", "\\x10\\x11");
+    std::fs::write(&path, python).expect("a script");
+    let ran = docker.sh(&format!("timeout 60 python3 {}", path.display()));
+    assert_eq!((ran.code, ran.stdout.trim()), (Some(0), "sized"), "{ran:?}");
+    assert_eq!(docker.format("left", "{{.State.Running}}"), "true");
+    docker.run("rm -f t left").ok();
 }
 
 fn life() {

@@ -60,6 +60,10 @@ pub struct HostConfig {
     pub extra_hosts: Vec<String>,
     /// Name servers.
     pub dns: Vec<String>,
+    /// Domains that are tried.
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf.
+    pub dns_options: Vec<String>,
     /// What happens when its process ends.
     pub restart_policy: RestartPolicy,
     /// Height and width of the terminal at the start.

@@ -417,6 +417,7 @@ impl Inner {
             tracing::error!(%error, "cannot save the state");
         }
         self.model = model;
+        self.serve_names();
         for endpoint in &sandbox.endpoints {
             self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());
         }

@@ -62,7 +62,7 @@ const CONFIG_FIELDS: &[&str] = &[
 
 /// A container of the host's files has the host's rights, so that Privileged and CapAdd ask for what is.
 const HOST_FIELDS: &[&str] = &[
-    "NetworkMode", "PortBindings", "PublishAllPorts", "AutoRemove", "ExtraHosts", "Dns", "RestartPolicy", "ConsoleSize", "Privileged", "CapAdd", "LogConfig", "ContainerIDFile",
+    "NetworkMode", "PortBindings", "PublishAllPorts", "AutoRemove", "ExtraHosts", "Dns", "DnsSearch", "DnsOptions", "RestartPolicy", "ConsoleSize", "Privileged", "CapAdd", "ContainerIDFile",
 ];
 
 pub(super) async fn create(State(runtime): State<Runtime>, Query(Naming { name }): Query<Naming>, body: Bytes) -> Result<Response> {
@@ -116,6 +116,10 @@ fn definition(mut body: Value) -> Result<Container> {
     if let (Some(mac), Some(first)) = (mac.as_str().filter(|mac| !mac.is_empty()), networks.first_mut()) {
         first.mac.get_or_insert_with(|| mac.to_owned());
     }
+    let about_names = [&host.dns, &host.dns_search, &host.dns_options, &host.extra_hosts];
+    if (mode == "host" || mode.starts_with("container:")) && about_names.iter().any(|words| !words.is_empty()) {
+        return Err(bad(format!("conflicting options: Dns and ExtraHosts with network mode {mode}: such a container has the /etc of another")));
+    }
     // Docker discards what cannot be published, with the host's network.
     if matches!(mode, "host" | "none") {
         host.port_bindings.clear();
@@ -150,8 +154,14 @@ fn create_container(inner: &mut Inner, name: Option<String>, container: Containe
         hostname: Some(container.config.hostname.clone()).filter(|name| !name.is_empty()),
         publish: Vec::new(),
         auto_remove: container.host.auto_remove,
+        dns: container.host.dns.iter().map(|text| text.parse().map_err(|_| bad(format!("invalid DNS server {text:?}: want an address")))).collect::<Result<_>>()?,
+        dns_search: container.host.dns_search.clone(),
+        dns_option: container.host.dns_options.clone(),
+        add_host: container.host.extra_hosts.clone(),
+        link: Vec::new(),
     };
     let id = model.create_sandbox(&request, new_id()?)?;
+    Inner::check_names(model.sandbox(&id)?)?;
     if let Some(sandbox) = model.sandboxes.get_mut(&id) {
         sandbox.container = Some(container);
         sandbox.created_ns = now_ns();

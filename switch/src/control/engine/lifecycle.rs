@@ -180,6 +180,7 @@ impl Inner {
             detached: true,
             stays: sandbox.netns == NetnsTarget::Host,
             terminal: container.config.tty,
+            etc: self.etc_of(&sandbox),
             directory: Some(directory(&container.config.working_dir)),
             root,
             ..CommandSpec::default()
@@ -194,6 +195,15 @@ impl Inner {
             drop(child.wait());
             other(&error)
         })
+    }
+
+    /// The files that it finds in /etc: one that joins another finds that one's.
+    fn etc_of(&self, sandbox: &Sandbox) -> Option<PathBuf> {
+        match (&sandbox.netns, sandbox.container.as_ref().map(|container| container.host.network_mode.strip_prefix("container:"))) {
+            (NetnsTarget::New, _) => Some(self.dirs.etc_of(&sandbox.id)),
+            (NetnsTarget::Path(_), Some(Some(other))) => self.model.sandbox(other).ok().map(|other| self.dirs.etc_of(&other.id)),
+            _ => None,
+        }
     }
 
     /// The process of a container has ended with this.

@@ -275,6 +275,7 @@ impl Console {
     pub(crate) fn reader(&self, view: View) -> io::Result<Reader> {
         let progress = self.watch();
         let ends = progress.borrow().ends;
+        self.make_log()?;
         let mut log = LogReader::open(&self.log)?;
         log.offset = view.from;
         Ok(Reader { skip: view.skip(&self.log), view, log, progress, ends })

@@ -162,7 +162,7 @@ impl Inner {
     }
 
     /// What only the running host can tell about the words of a request.
-    pub(super) fn check_names(sandbox: &Sandbox) -> Result<()> {
+    pub(crate) fn check_names(sandbox: &Sandbox) -> Result<()> {
         if asks_for_host(&sandbox.names.add_host) && host_address().is_none() {
             return Err(ControlError::new(Code::Invalid, "host-gateway", "--add-host ...:host-gateway: the host has no address but loopback"));
         }
