@@ -397,7 +397,8 @@ fn tap() {
     drop((server, inside));
     lab.weft("rm -f c").ok();
     lab.stop_daemon();
-    assert_eq!(before, lab.footprint(), "nothing is left on the host");
+    // The kernel closes a ring, and the TAP with it, a moment after its process.
+    eventually("nothing is left on the host", || before == lab.footprint());
 }
 
 fn routes() {
