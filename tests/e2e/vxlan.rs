@@ -66,6 +66,7 @@ impl Fabric {
             this.nodes.push(Node { lab, number });
         }
         eventually("the underlay is up", || this.nodes[0].lab.host.pings(&format!("192.168.88.21{nodes}")) && this.nodes[0].lab.host.pings(&format!("fd88::{nodes}")));
+        eventually("its addresses are settled", || this.nodes.iter().all(|node| node.lab.host.sh("ip -6 addr show dev eth0 tentative").stdout.is_empty()));
         this
     }
 
