@@ -179,6 +179,12 @@ fn bindings() {
     let listed = world.lab.weft("publish ls --json").json();
     let random = listed.as_array().expect("a list").iter().filter_map(|entry| entry["host"].as_str()?.strip_prefix("0.0.0.0:")).next().expect("a random port").to_owned();
     assert!(curl(&world.lan, &format!("http://192.168.88.1:{random}/")).starts_with("192.168.88.2|"));
+    // P5: -P publishes what is exposed.
+    world.lab.weft("run -d --name all --net net --expose 80 --expose 53/udp -P -- sleep 100").ok();
+    let listed = world.lab.weft("publish ls --json").json();
+    let of_all: Vec<_> = listed.as_array().expect("a list").iter().filter(|entry| entry["sandbox"] == "all").map(|entry| format!("{}", entry["protocol"])).collect();
+    assert_eq!(of_all.len(), 4, "both ports over both families: {listed}");
+    assert!(world.lab.weft("run -d --net net -P -- true").fails().contains("--expose"));
     // The port is taken: nothing of the second sandbox is left, the first goes on.
     let error = world.lab.weft(&format!("run -d --name two --net net -p 7000:80 -p {random}:80 -- sleep 100")).fails();
     assert!(error.contains("port is already allocated") && error.contains(&random), "{error}");

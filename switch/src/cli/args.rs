@@ -444,6 +444,12 @@ pub(super) struct RunArguments {
     /// [IP:][HOST[-END]]:PORT[-END][/tcp|udp], repeatable
     #[arg(short, long)]
     pub(super) publish: Vec<String>,
+    /// A port that the command listens on, PORT[-END][/tcp|udp]; published by -P
+    #[arg(long)]
+    pub(super) expose: Vec<String>,
+    /// Publish all --expose ports on ports of the host that are free
+    #[arg(short = 'P', long)]
+    pub(super) publish_all: bool,
     /// Host name inside
     #[arg(short = 'h', long)]
     pub(super) hostname: Option<String>,

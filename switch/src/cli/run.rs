@@ -78,7 +78,7 @@ fn request(arguments: &RunArguments) -> Result<SandboxCreate, ControlError> {
         command: if arguments.detach { arguments.command.clone() } else { Vec::new() },
         env: spec::environment(&arguments.env, |key| std::env::var(key).ok())?,
         hostname: arguments.hostname.clone(),
-        publish: arguments.publish.clone(),
+        publish: published(arguments)?,
         auto_remove: true,
         dns: arguments.dns.clone(),
         dns_search: arguments.dns_search.clone(),
@@ -86,6 +86,23 @@ fn request(arguments: &RunArguments) -> Result<SandboxCreate, ControlError> {
         add_host: arguments.add_host.clone(),
         link: arguments.link.clone(),
     })
+}
+
+/// What -p says, and -P of --expose.
+fn published(arguments: &RunArguments) -> Result<Vec<String>, ControlError> {
+    let mut publish = arguments.publish.clone();
+    for port in &arguments.expose {
+        // Alone it is a port of the sandbox: the host's is free to choose.
+        if port.contains(':') {
+            return Err(invalid(port, format!("--expose {port}: want PORT[-END][/tcp|udp]")).hint("-p gives it a port of the host"));
+        }
+        weft_control::publish::parse(port)?;
+        publish.extend(arguments.publish_all.then(|| port.clone()));
+    }
+    if arguments.publish_all && arguments.expose.is_empty() {
+        return Err(invalid("-P", "-P publishes what --expose names, and nothing is named").hint("add --expose PORT, or publish with -p"));
+    }
+    Ok(publish)
 }
 
 enum Started {
