@@ -73,7 +73,8 @@ for round in $(seq "${1:-3}"); do
     nsenter --net=/run/netns/$h timeout 90 slirp4netns --configure --mtu=1500 --netns-type=path /run/netns/$c tap0 >/dev/null 2>&1 & sleep 1.2
     out_rows slirp4netns "ip netns exec $c"
     cleanup; mkdir -p "$state"; lan
-    nsenter --net=/run/netns/$h timeout 90 pasta -f --runas 0 --config-net -a 172.30.0.2 -n 16 -g 172.30.0.1 --mtu 1500 -t 5201 --netns /run/netns/$c >/dev/null 2>&1 & sleep 1.2
+    ip -n $h route add default via 192.168.88.2
+    ip netns exec $h timeout 90 pasta -f --runas 0 --config-net --no-map-gw --mtu 1500 -t 5201 -u none -T none -U none --netns /run/netns/$c >/dev/null 2>&1 & sleep 1.2
     out_rows pasta "ip netns exec $c"; in_row pasta "ip netns exec $c"
     cleanup; mkdir -p "$state"
 done 2>/dev/null | tee "$out"

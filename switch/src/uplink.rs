@@ -221,7 +221,8 @@ impl Uplink {
         steps.push(format!("host: {}", packet::describe(frame.bytes())));
         let published = ends_of(frame).and_then(|(transport, _, host)| self.proxy.published_at(transport, host));
         let Some(publish) = published else {
-            steps.push("refused: no published port takes it".into());
+            let elsewhere = if self.router.has_uplink() { "; packets come by the uplink: ask `weft trace uplink`" } else { "" };
+            steps.push(format!("refused: no published port takes it{elsewhere}"));
             return;
         };
         steps.push(format!("publish {}: DNAT to {}; the client keeps its address", publish.host, publish.inside));

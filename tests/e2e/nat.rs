@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("nat::a_tap_to_the_host", NEEDS, tap),
         test("nat::c10_routes_between_networks", &[Need::Root, Need::Tun], routes),
         test("nat::p12_x1_trace_tells_the_way", NEEDS, trace),
+        test("nat::the_uplink_s_device_goes_and_comes_back", NEEDS, device),
         test("nat::flow_events_and_comments_in_captures", NEEDS, seen),
         test("nat::bad_uplinks_are_named", &[Need::Root, Need::Tun], bad),
     ]
@@ -440,7 +441,7 @@ fn ordered(pairs: &[serde_json::Value], lab: &Lab) -> serde_json::Value {
 
 fn bad() {
     let lab = Lab::without_daemon();
-    for (uplink, part) in [("nat:eth0", "nat"), ("dev:eth77,addr=10.0.0.2/24", "eth77"), ("dev:lo", "addr="), ("tap:x,addr=1.2.3.4/99", "1.2.3.4/99"), ("tap:lo", "lo")] {
+    for (uplink, part) in [("nat:eth0", "nat"), ("dev:eth77,addr=10.0.0.2/24", "eth77"), ("dev:eth1", "addr="), ("tap:x,addr=1.2.3.4/99", "1.2.3.4/99"), ("tap:lo", "lo"), ("dev:lo,addr=192.0.2.9/24", "lo")] {
         let refused = lab.weft_args(&["daemon", "--uplink", uplink]);
         assert!(refused.code.is_some_and(|code| code != 0) && refused.stderr.contains(part), "{uplink}: {}", refused.stderr);
     }
@@ -528,4 +529,18 @@ fn seen() {
         eventually("the flows end", || text().contains("flow end"));
         drop((watcher, capturing));
     }
+}
+
+/// A device that is removed is missed, by name, and taken up again when it is back.
+fn device() {
+    let world = world();
+    world.idle("c", "net");
+    world.inside("c", "ping -c 1 -W 2 192.0.2.1").ok();
+    world.lab.host.sh("ip link del eth1").ok();
+    eventually("it is missed", || world.lab.log().contains("the uplink's device is gone"));
+    assert!(world.lab.weft_args(&["trace", "c", "icmp 172.30.0.2 > 192.0.2.1"]).ok().contains("drop"), "nobody is told that it leaves");
+    let host = &world.lab.host.name;
+    world.wan.sh(&format!("ip link add w0 type veth peer name eth1 netns {host}; ip addr add 192.0.2.1/24 dev w0; ip link set w0 up; ip -n {host} link set eth1 up")).ok();
+    eventually("it is back", || world.lab.log().contains("the uplink's device is back"));
+    eventually("and packets leave", || world.inside("c", "ping -c 1 -W 2 192.0.2.1").code == Some(0));
 }

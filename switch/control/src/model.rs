@@ -415,6 +415,15 @@ impl Model {
                 return Err(invalid(label, format!("auxiliary address {label}={address} is not in the network's subnet")));
             }
         }
+        if let Some(prefix) = request.nat_prefix {
+            let ip = prefix.network();
+            if ip.is_multicast() || ip.is_unicast_link_local() || ip.is_loopback() || ip.is_unspecified() {
+                return Err(invalid(prefix.to_string(), format!("--nat-prefix {prefix}: no router forwards to such addresses")));
+            }
+            if let Some(other) = self.networks.values().find(|other| other.nat_prefix.is_some_and(|taken| taken.contains(ip) || prefix.contains(taken.network()))) {
+                return Err(ControlError::new(Code::Conflict, prefix.to_string(), format!("--nat-prefix {prefix} overlaps with that of network {}", other.name)));
+            }
+        }
         if let Some(prefix) = request.nat_prefix
             && !pools.iter().any(|pool| pool.subnet.is_ipv6() && pool.subnet.prefix() == prefix.prefix() && prefix.prefix() <= 64)
         {

@@ -70,6 +70,9 @@ impl FromStr for UplinkSpec {
         let (kind, rest) = text.split_once(':').ok_or_else(|| bad(text, "no such uplink"))?;
         let mut parts = rest.split(',');
         let name = parts.next().unwrap_or_default();
+        if name == "lo" {
+            return Err(bad(name, "nothing but the host itself is behind it"));
+        }
         if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
             return Err(bad(name, "not the name of a device (1 to 15 characters)"));
         }
@@ -107,6 +110,10 @@ impl FromStr for UplinkSpec {
                 }
                 continue;
             };
+            let is_host_s = own.ip().is_loopback() || own.ip().is_multicast() || own.ip().is_unspecified() || (own.is_ipv4() && own.prefix() < 31 && own.ip() == own.broadcast());
+            if is_host_s {
+                return Err(bad(&own.to_string(), "no address that a host can have on a link"));
+            }
             if own.ip() == own.network() && own.prefix() < if own.is_ipv4() { 31 } else { 127 } {
                 return Err(bad(&own.to_string(), "that is the subnet, not a host in it"));
             }
@@ -151,6 +158,9 @@ mod tests {
             ("tap:", "\"\""),
             ("veth:x", "veth"),
             ("dev:eth1", "addr="),
+            ("dev:lo,addr=1.2.3.4/24", "lo"),
+            ("dev:eth1,addr=127.0.0.1/8", "127.0.0.1/8"),
+            ("dev:eth1,addr=1.2.3.255/24", "1.2.3.255/24"),
             ("dev:eth1,addr=1.2.3.4/33", "1.2.3.4/33"),
             ("dev:eth1,addr=1.2.3.0/24", "1.2.3.0/24"),
             ("dev:eth1,addr=1.2.3.4/24,gw=1.2.4.1", "1.2.4.1"),

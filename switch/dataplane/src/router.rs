@@ -446,7 +446,11 @@ impl Router {
             return None;
         }
         if !fit::fits(&frame, link.mtu) {
-            steps.push(format!("mtu {}: {}", link.mtu, if fit::may_be_fragmented(&frame) { "in fragments" } else { "too big; the sender is told" }));
+            let in_fragments = fit::may_be_fragmented(&frame);
+            steps.push(format!("mtu {}: {}", link.mtu, if in_fragments { "in fragments" } else { "drop: too_big; the sender is told" }));
+            if !in_fragments {
+                return None;
+            }
         }
         let Some(next_hop) = self.next_hop(to, destination) else {
             steps.push(format!("drop: no route to {destination}"));
@@ -476,7 +480,8 @@ impl Router {
     }
 
     fn hear_neighbour(&mut self, network: NetworkId, frame: &Frame, now: Instant, out: &mut RouterOutput) {
-        match speech::neighbour(frame.bytes()) {
+        let own = self.link(network).map(|link| link.mac.get());
+        match speech::neighbour(frame.bytes()).filter(|(_, mac)| Some(*mac) != own) {
             // Only what was asked for is believed.
             Some((ip, mac)) if self.neighbours.wants(&(network, ip)) => {
                 self.met.forget();

@@ -303,6 +303,9 @@ impl Inner {
 
     /// The device behind a port is gone. If its namespace is gone too, so is the sandbox.
     pub(crate) fn device_gone(&mut self, port: PortId) {
+        if self.uplink_port.is_some_and(|uplink| uplink.port == port) {
+            return self.uplink_gone();
+        }
         let Some(endpoint_id) = self.ports.iter().find(|(_, id)| **id == port).map(|(endpoint, _)| endpoint.clone()) else { return };
         let found = self.model.sandboxes.values().find(|sandbox| sandbox.endpoints.iter().any(|endpoint| endpoint.id == endpoint_id)).cloned();
         let Some(sandbox) = found else { return };

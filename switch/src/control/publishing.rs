@@ -148,12 +148,17 @@ impl Inner {
 
     /// Publishes again what the model says: after a restart, or for a new address.
     pub(super) fn republish(&mut self, sandbox: &Sandbox) {
+        let mut lost: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
         for published in &sandbox.publishes {
             let request = PublishRequest { host_ip: published.host_ip, host_ports: Some((published.host_port, published.host_port)), port: published.port, protocol: published.protocol };
             match self.publish_one(sandbox, &request) {
                 Ok(live) => self.live.entry(sandbox.id.clone()).or_default().push(live),
-                Err(error) => tracing::warn!(sandbox = sandbox.name, %error, "a published port is not back"),
+                Err(error) => lost.entry(error.to_string()).or_default().push(format!("{}/{}", published.host_port, published.protocol)),
             }
+        }
+        for (error, ports) in lost {
+            let shown: Vec<_> = ports.iter().take(8).cloned().collect();
+            tracing::warn!(sandbox = sandbox.name, %error, count = ports.len(), ports = shown.join(" "), "published ports are not back");
         }
     }
 

@@ -68,6 +68,9 @@ pub(crate) struct Inner {
     /// The uplink of packets, if packets have one.
     pub(super) packet_uplink: Option<PacketSpec>,
     pub(super) uplink_port: Option<UplinkPort>,
+    pub(super) uplink_spec: Option<UplinkSpec>,
+    /// An uplink whose device is not there, and its network.
+    pub(super) uplink_lost: Option<(UplinkSpec, NetworkId)>,
     flow_watchers: usize,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
@@ -111,6 +114,8 @@ impl Runtime {
             switch_side: None,
             packet_uplink: None,
             uplink_port: None,
+            uplink_spec: None,
+            uplink_lost: None,
             flow_watchers: 0,
             live: BTreeMap::new(),
             resolving: Names::new(dns),

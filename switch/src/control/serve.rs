@@ -175,6 +175,7 @@ async fn sweep(runtime: Runtime) {
             if inner.model.sandboxes.values().any(|sandbox| !sandbox.is_ours()) {
                 inner.sweep_gone();
             }
+            inner.reopen_uplink();
         };
         drop(task::spawn_blocking(look).await);
     }

@@ -109,4 +109,7 @@ fn frame(probe: &Probe, source: Mac, destination: Mac) -> Vec<u8> {
 pub(super) struct UplinkPort {
     pub(super) port: packet::PortId,
     pub(super) mac: Mac,
+    pub(super) network: packet::NetworkId,
+    /// Of its device.
+    pub(super) index: Option<u32>,
 }

@@ -26,25 +26,58 @@ impl Inner {
     /// Opens the uplink's device and lets packets leave by it.
     pub(super) fn start_uplink(&mut self, spec: &UplinkSpec) -> Result<()> {
         let Some(link) = spec.packet() else { return Ok(()) };
-        let host = Netns::current().map_err(unavailable)?;
-        let device = match spec {
-            UplinkSpec::Tap(_) => self.make_uplink_tap(&host, link)?,
-            UplinkSpec::Sockets | UplinkSpec::Device(_) => attach::open_device(&host, &link.name).map_err(|error| no_device(link, &error))?,
-        };
         let mac = mac_of(link)?;
         let gateway = GatewayConfig { role: GatewayRole::Uplink, ..GatewayConfig::new(mac, link.addresses.clone()) };
         let config = BridgeConfig { l2: L2Mode::Bridge, gateway: Some(gateway), ..BridgeConfig::new(NAME) };
         let Reply::Network(network) = self.dataplane.apply(Command::AddBridge(config)).map_err(unavailable)? else { return Err(unavailable("no bridge for the uplink")) };
+        self.packet_uplink = Some(link.clone());
+        self.uplink_lost = Some((spec.clone(), network));
+        self.open_uplink()?;
+        let uplink = PacketUplink { network, link: Link { mac, addresses: link.addresses.clone(), mtu: link.mtu }, gateways: link.gateways.clone() };
+        self.dataplane.uplink(UplinkCommand::SetPacketUplink(uplink)).map(drop).map_err(unavailable)
+    }
+
+    /// Opens the device that the uplink has not, or no longer has.
+    fn open_uplink(&mut self) -> Result<()> {
+        let Some((spec, network)) = self.uplink_lost.clone() else { return Ok(()) };
+        let Some(link) = spec.packet() else { return Ok(()) };
+        let host = Netns::current().map_err(unavailable)?;
+        let device = match &spec {
+            UplinkSpec::Tap(_) => self.make_uplink_tap(&host, link)?,
+            UplinkSpec::Sockets | UplinkSpec::Device(_) => attach::open_device(&host, &link.name).map_err(|error| no_device(link, &error))?,
+        };
         let (device, capabilities) = port_device(device);
         let mut port = PortConfig::new(network, format!("{NAME}:{}", link.name));
         port.mtu = link.mtu.into();
         port.capabilities = capabilities;
         let port = self.dataplane.add_port(port, device).map_err(unavailable)?;
-        self.uplink_port = Some(UplinkPort { port, mac: mac.get() });
-        let uplink = PacketUplink { network, link: Link { mac, addresses: link.addresses.clone(), mtu: link.mtu }, gateways: link.gateways.clone() };
-        self.dataplane.uplink(UplinkCommand::SetPacketUplink(uplink)).map_err(unavailable)?;
-        self.packet_uplink = Some(link.clone());
+        self.uplink_port = Some(UplinkPort { port, mac: mac_of(link)?.get(), network, index: index_of(&link.name) });
+        self.uplink_lost = None;
+        self.uplink_spec = Some(spec);
         Ok(())
+    }
+
+    /// The uplink's device was removed: nothing leaves until there is one of that name again.
+    pub(super) fn uplink_gone(&mut self) {
+        let (Some(uplink), Some(spec)) = (self.uplink_port.take(), self.uplink_spec.clone()) else { return };
+        tracing::error!(uplink = %spec, "the uplink's device is gone; it is opened again when it is back");
+        self.event("uplink gone", serde_json::json!({ "uplink": spec.to_string() }));
+        self.dataplane.remove_port(uplink.port).ok();
+        self.uplink_lost = Some((spec, uplink.network));
+    }
+
+    /// Looks whether the uplink's device is the one it was, or back. (A packet socket whose device was down when
+    /// it was removed is told nothing.)
+    pub(super) fn reopen_uplink(&mut self) {
+        let watched = self.uplink_port.zip(self.packet_uplink.as_ref());
+        if watched.is_some_and(|(uplink, link)| index_of(&link.name) != uplink.index) {
+            self.uplink_gone();
+        }
+        if self.uplink_lost.is_some() && self.open_uplink().is_ok() {
+            let name = self.uplink_spec.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::info!(uplink = name, "the uplink's device is back");
+            self.event("uplink back", serde_json::json!({ "uplink": name }));
+        }
     }
 
     fn make_uplink_tap(&mut self, host: &Netns, link: &PacketSpec) -> Result<netns_setup::PortFd> {
@@ -86,6 +119,11 @@ impl Inner {
             None => Ok(()),
         }
     }
+}
+
+/// Of a device of the host.
+fn index_of(name: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(name).ok()
 }
 
 fn wants_packets(what: &str) -> ControlError {

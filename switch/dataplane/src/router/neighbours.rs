@@ -14,9 +14,9 @@ use packet::{Duration, Frame, Instant, Mac, NetworkId};
 /// Addresses known at most; a new one takes the place of the one that is due first.
 const MOST: usize = 4096;
 /// How long a confirmed address is used unasked.
-const REACHABLE: Duration = Duration::from_secs(30);
+const REACHABLE: Duration = Duration::from_secs(10);
 /// How long it is used while it is asked for again.
-const STALE: Duration = Duration::from_secs(60);
+const STALE: Duration = Duration::from_secs(40);
 /// RFC 4861 section 10: between two questions, and how many.
 const RETRANS: Duration = Duration::from_secs(1);
 const TRIES: u32 = 3;
@@ -107,9 +107,9 @@ impl Neighbours {
         self.entries.get(&key).filter(|entry| now.since(entry.confirmed) < STALE)?.mac
     }
 
-    /// Whether anybody wants to know an address.
+    /// Whether an address was asked for and not answered yet: nothing else is believed.
     pub(super) fn wants(&self, key: &Key) -> bool {
-        self.entries.contains_key(key)
+        self.entries.get(key).is_some_and(|entry| entry.asked.is_some())
     }
 
     /// An address is at a MAC; gives the frames that waited for it.
@@ -205,9 +205,9 @@ mod tests {
         drop(neighbours.resolve(key, frame(), at(0)));
         assert_eq!(neighbours.learn(key, Mac([2, 0, 0, 0, 0, 1]), at(5)).len(), 1);
         assert!(matches!(neighbours.resolve(key, frame(), at(1000)), Known::Yes { stale: false, .. }));
-        assert!(matches!(neighbours.resolve(key, frame(), at(31_000)), Known::Yes { stale: true, .. }));
-        assert!(matches!(neighbours.resolve(key, frame(), at(31_010)), Known::Yes { stale: false, .. }));
-        assert!(matches!(neighbours.resolve(key, frame(), at(90_000)), Known::NotYet { ask: true }));
+        assert!(matches!(neighbours.resolve(key, frame(), at(11_000)), Known::Yes { stale: true, .. }));
+        assert!(matches!(neighbours.resolve(key, frame(), at(11_010)), Known::Yes { stale: false, .. }));
+        assert!(matches!(neighbours.resolve(key, frame(), at(60_000)), Known::NotYet { ask: true }));
     }
 
     #[test]
