@@ -156,9 +156,9 @@ impl Nat {
 
     /// Sets the uplink's own addresses.
     pub fn set_externals(&mut self, externals: Vec<IpAddr>) {
-        let lost = self.conntrack.select(|connection| !externals.contains(&connection.external.ip));
         self.externals = externals;
         self.note_external();
+        let lost = self.conntrack.select(|connection| !self.translated_to.contains(&connection.external.ip));
         lost.into_iter().for_each(|at| self.end(at, Instant::ZERO));
     }
 
@@ -497,7 +497,8 @@ impl Nat {
         let inside = self.inside(network).ok_or(NatDrop::NotOurs)?;
         let behaviour = inside.behaviour;
         let pool = if let Translation::Source(pool) = &inside.translation { pool } else { &self.externals };
-        let address = paired(self.key, pool, tuple.source.ip).ok_or(NatDrop::NoExternal)?;
+        // A family that the pool lacks leaves under the uplink's own.
+        let address = paired(self.key, pool, tuple.source.ip).or_else(|| paired(self.key, &self.externals, tuple.source.ip)).ok_or(NatDrop::NoExternal)?;
         self.make_room(network, tuple.source.ip, now)?;
         let has_ports = matches!(tuple.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6);
         let (mapping, external) = if has_ports {

@@ -69,6 +69,8 @@ pub(crate) struct LoopConfig {
     pub seed: u64,
     /// Never spin before sleeping.
     pub no_spin: bool,
+    /// Of what is translated.
+    pub(crate) lifetimes: nat::Lifetimes,
 }
 
 /// What the loop tells control without being asked.
@@ -295,7 +297,7 @@ impl Loop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let pool = Pool::new(PoolConfig::default());
-        let uplink = Uplink::new(pool.clone(), poll.registry().try_clone()?, config.seed);
+        let uplink = Uplink::new(pool.clone(), poll.registry().try_clone()?, nat::NatConfig { seed: config.seed, lifetimes: config.lifetimes, ..nat::NatConfig::default() });
         let tunnels = Tunnels::new(pool.clone(), poll.registry().try_clone()?, config.seed);
         let ring = match config.io {
             IoBackend::Epoll => None,

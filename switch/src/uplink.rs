@@ -80,8 +80,8 @@ pub(crate) struct Uplink {
 }
 
 impl Uplink {
-    pub(crate) fn new(pool: Pool, registry: Registry, seed: u64) -> Self {
-        let router = Router::new(pool.clone(), NatConfig { seed, ..NatConfig::default() });
+    pub(crate) fn new(pool: Pool, registry: Registry, nat: NatConfig) -> Self {
+        let router = Router::new(pool.clone(), nat);
         Self { router, proxy: Proxy::new(pool), sockets: HostSockets::new(registry), ready: Vec::new(), output: Vec::new(), more: false }
     }
 

@@ -372,6 +372,11 @@ fn routed() {
     assert!(seen.starts_with("2001:db8:28:"), "{seen}");
     let outside = seen.split('|').next().expect("an address").to_owned();
     world.wan.run(&format!("ping -c 2 -i 0.2 -W 2 {outside}")).ok();
+    // A pool: each sandbox keeps to one of its addresses, which the uplink answers for.
+    world.lab.weft("network create pool --subnet 172.27.0.0/16 --nat-source 192.0.2.21 --nat-source 192.0.2.22").ok();
+    world.idle("p1", "pool");
+    let seen: Vec<_> = (0..4).map(|_| world.inside("p1", "curl -s -m 5 http://192.0.2.1/").ok().split('|').next().expect("an address").to_owned()).collect();
+    assert!(seen[0].starts_with("192.0.2.2") && seen[0].len() == 10 && seen.iter().all(|one| *one == seen[0]), "{seen:?}");
     world.lab.weft("network create tight -o com.docker.network.bridge.enable_icc=false -o com.docker.network.container_iface_prefix=lan").ok();
     world.sandbox("t1", "tight", WHO, 80, &["-p", "8090:80"]);
     world.idle("t2", "tight");
@@ -452,6 +457,10 @@ fn bad() {
     assert!(refused.code != Some(0) && refused.stderr.contains("full-cone"), "{}", refused.stderr);
     let refused = world.lab.weft("network create x --nat-prefix 2001:db8::/64");
     assert!(refused.code != Some(0) && refused.stderr.contains("same length"), "{}", refused.stderr);
+    let file = lab.dir().join("short.toml");
+    std::fs::write(&file, "[nat]\nudp-s = 20\n").expect("a file");
+    let refused = lab.weft_args(&["daemon", "--config", &file.to_string_lossy()]);
+    assert!(refused.code.is_some_and(|code| code != 0) && refused.stderr.contains("udp-s") && refused.stderr.contains("120"), "{}", refused.stderr);
     let plain = Lab::start();
     let refused = plain.weft("network create x --nat symmetric");
     assert!(refused.code != Some(0) && refused.stderr.contains("--uplink"), "{}", refused.stderr);

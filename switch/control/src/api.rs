@@ -59,6 +59,9 @@ pub struct NetworkCreate {
     /// How translation behaves towards peers, on an uplink of packets: a preset of RFC 4787's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<NatPreset>,
+    /// Addresses that packets leave under, instead of the uplink's own; an inside address keeps to one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub nat_source: Vec<IpAddr>,
     /// External prefix of IPv6 instead of one address (RFC 6296), on an uplink of packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat_prefix: Option<ipnetwork::Ipv6Network>,

@@ -16,6 +16,9 @@ pub struct DaemonFile {
     /// `[daemon]`.
     #[serde(default)]
     pub daemon: DaemonSection,
+    /// `[nat]`.
+    #[serde(default)]
+    pub nat: NatSection,
     /// `[[network]]`: made at start unless they are there.
     #[serde(default, rename = "network")]
     pub networks: Vec<NetworkCreate>,
@@ -46,6 +49,22 @@ pub struct DaemonSection {
     /// As `--vxlan-port`.
     #[serde(default)]
     pub vxlan_port: Option<u16>,
+}
+
+/// `[nat]`: how long what is translated lives without being used, seconds; the RFCs' values when missing.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NatSection {
+    /// UDP (RFC 4787 REQ-5).
+    pub udp_s: Option<u64>,
+    /// TCP, established (RFC 5382 REQ-5).
+    pub tcp_established_s: Option<u64>,
+    /// TCP, opening or closing (RFC 5382 REQ-5).
+    pub tcp_transitory_s: Option<u64>,
+    /// ICMP queries (RFC 5508 REQ-2).
+    pub icmp_s: Option<u64>,
+    /// Other protocols.
+    pub other_s: Option<u64>,
 }
 
 impl DaemonFile {

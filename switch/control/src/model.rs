@@ -183,6 +183,9 @@ pub struct Network {
     /// How its translation behaves.
     #[serde(default)]
     pub nat: Option<NatPreset>,
+    /// Addresses that its packets leave under; the uplink's own when empty.
+    #[serde(default)]
+    pub nat_source: Vec<IpAddr>,
     /// Its external IPv6 prefix.
     #[serde(default)]
     pub nat_prefix: Option<ipnetwork::Ipv6Network>,
@@ -415,6 +418,9 @@ impl Model {
                 return Err(invalid(label, format!("auxiliary address {label}={address} is not in the network's subnet")));
             }
         }
+        if let Some(ip) = request.nat_source.iter().find(|ip| ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() || pools.iter().any(|pool| pool.subnet.contains(**ip))) {
+            return Err(invalid(ip.to_string(), format!("--nat-source {ip}: no address outside")));
+        }
         if let Some(prefix) = request.nat_prefix {
             let ip = prefix.network();
             if ip.is_multicast() || ip.is_unicast_link_local() || ip.is_loopback() || ip.is_unspecified() {
@@ -445,6 +451,7 @@ impl Model {
             labels: request.labels.clone(),
             masquerade: request.masquerade.unwrap_or(true),
             nat: request.nat,
+            nat_source: request.nat_source.clone(),
             nat_prefix: request.nat_prefix,
             host_binding: request.host_binding,
             ifname_prefix: request.ifname_prefix.clone(),

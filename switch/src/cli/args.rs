@@ -302,6 +302,9 @@ pub(super) struct NetworkCreateArguments {
     /// On an uplink of packets: full-cone, restricted, port-restricted, symmetric or cgnat
     #[arg(long, value_parser = parse_nat)]
     pub(super) nat: Option<NatPreset>,
+    /// On an uplink of packets: leave under this address instead of the uplink's; repeat it for a pool
+    #[arg(long)]
+    pub(super) nat_source: Vec<IpAddr>,
     /// On an uplink of packets: the IPv6 subnet is seen as this prefix outside (RFC 6296)
     #[arg(long)]
     pub(super) nat_prefix: Option<ipnetwork::Ipv6Network>,

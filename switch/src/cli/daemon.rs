@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &DaemonArguments, place: &Place) -> End {
     if vxlan_port == 0 {
         return Err(invalid("0", "vxlan-port 0: nodes could not find each other"));
     }
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink, vxlan_port, dns, bridge_names: file.daemon.bridge_names };
+    let config = DaemonConfig { dirs: place.dirs.clone(), io: io.into(), rootless, uplink, vxlan_port, lifetimes: lifetimes(&file)?, dns, bridge_names: file.daemon.bridge_names };
     block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let made = file.networks.iter().try_for_each(|network| match daemon.runtime.lock().create_network(network) {
@@ -45,6 +45,24 @@ pub(super) fn run(arguments: &DaemonArguments, place: &Place) -> End {
         daemon.stop(false);
         Ok(0)
     })
+}
+
+/// What `[nat]` says, or the RFCs.
+fn lifetimes(file: &DaemonFile) -> Result<nat::Lifetimes, ControlError> {
+    let (said, usual) = (file.nat, nat::Lifetimes::default());
+    let choose = |said: Option<u64>, usual| said.map_or(usual, std::time::Duration::from_secs);
+    let lifetimes = nat::Lifetimes {
+        udp: choose(said.udp_s, usual.udp),
+        tcp_established: choose(said.tcp_established_s, usual.tcp_established),
+        tcp_transitory: choose(said.tcp_transitory_s, usual.tcp_transitory),
+        icmp: choose(said.icmp_s, usual.icmp),
+        other: choose(said.other_s, usual.other),
+        ..usual
+    };
+    match lifetimes.below_minimum() {
+        Some((name, least)) => Err(invalid(name, format!("[nat] {}-s: the RFCs demand at least {} seconds", name.replace('_', "-"), least.as_secs()))),
+        None => Ok(lifetimes),
+    }
 }
 
 fn read(path: &Path) -> Result<DaemonFile, ControlError> {

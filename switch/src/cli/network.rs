@@ -117,6 +117,7 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         no_ipam,
         ipv6: arguments.ipv6,
         nat: arguments.nat,
+        nat_source: arguments.nat_source,
         nat_prefix: arguments.nat_prefix,
         ageing_s: arguments.ageing,
         vni: arguments.vni,

@@ -97,6 +97,7 @@ impl Inner {
             resolvers: proxy::Resolvers::default(),
             masquerade: !network.internal && network.masquerade,
         };
+        self.own_on_uplink(network)?;
         let inside = (self.packet_uplink.is_some() && !network.internal).then(|| translation_of(network));
         self.dataplane.uplink(UplinkCommand::SetNetwork(bridge, served, inside)).map_err(unavailable)?;
         for (one, other) in &self.model.routes {
@@ -426,7 +427,11 @@ fn translation_of(network: &Network) -> Inside {
     let v6 = network.pools.iter().find_map(|pool| if let ipnetwork::IpNetwork::V6(subnet) = pool.subnet { Some(subnet) } else { None });
     Inside {
         subnets: network.pools.iter().map(|pool| pool.subnet).collect(),
-        translation: if network.masquerade { Translation::Masquerade } else { Translation::Routed },
+        translation: match (network.masquerade, &network.nat_source) {
+            (false, _) => Translation::Routed,
+            (true, pool) if pool.is_empty() => Translation::Masquerade,
+            (true, pool) => Translation::Source(pool.clone()),
+        },
         prefixes: network.nat_prefix.and_then(|external| Prefixes::new(v6?, external)),
         behaviour: preset,
     }

@@ -33,6 +33,7 @@ pub(crate) struct DaemonConfig {
     /// Whether sandboxes on the default network know each other by name; as it was when missing.
     pub(crate) bridge_names: Option<bool>,
     pub(crate) vxlan_port: u16,
+    pub(crate) lifetimes: nat::Lifetimes,
 }
 
 /// A running daemon, driven by the current tokio runtime.
@@ -53,7 +54,7 @@ impl Daemon {
         let listener = listen(&config.dirs)?;
         let (loop_events, events) = mpsc::channel(4096);
         let seed = u64::from(std::process::id()) ^ std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()) << 32);
-        let loop_config = LoopConfig { io: config.io, seed, no_spin: false };
+        let loop_config = LoopConfig { io: config.io, seed, no_spin: false, lifetimes: config.lifetimes };
         let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let (watch, watched) = mpsc::unbounded_channel();
         let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, (&config.uplink, config.vxlan_port), &config.dns, watch)?;

@@ -1,5 +1,7 @@
 //! The uplink of packets: its device, and the network that is the router's face on it.
 
+use std::net::IpAddr;
+
 use dataplane::{BridgeConfig, Command, GatewayConfig, GatewayRole, L2Mode, Link, PacketUplink, PortConfig, Reply};
 use netns_setup::{
     Netns,
@@ -27,14 +29,24 @@ impl Inner {
     pub(super) fn start_uplink(&mut self, spec: &UplinkSpec) -> Result<()> {
         let Some(link) = spec.packet() else { return Ok(()) };
         let mac = mac_of(link)?;
-        let gateway = GatewayConfig { role: GatewayRole::Uplink, ..GatewayConfig::new(mac, link.addresses.clone()) };
-        let config = BridgeConfig { l2: L2Mode::Bridge, gateway: Some(gateway), ..BridgeConfig::new(NAME) };
+        let config = bridge_of(link, &[])?;
         let Reply::Network(network) = self.dataplane.apply(Command::AddBridge(config)).map_err(unavailable)? else { return Err(unavailable("no bridge for the uplink")) };
         self.packet_uplink = Some(link.clone());
         self.uplink_lost = Some((spec.clone(), network));
         self.open_uplink()?;
         let uplink = PacketUplink { network, link: Link { mac, addresses: link.addresses.clone(), mtu: link.mtu }, gateways: link.gateways.clone() };
         self.dataplane.uplink(UplinkCommand::SetPacketUplink(uplink)).map(drop).map_err(unavailable)
+    }
+
+    /// Addresses that networks leave under are answered for on the uplink, as its own are.
+    pub(super) fn own_on_uplink(&self, network: &Network) -> Result<()> {
+        let bridge = self.uplink_port.map(|uplink| uplink.network).or(self.uplink_lost.as_ref().map(|(_, network)| *network));
+        let (Some(link), Some(bridge)) = (&self.packet_uplink, bridge) else { return Ok(()) };
+        let more: Vec<IpAddr> = self.model.networks.values().chain([network]).flat_map(|network| network.nat_source.iter().copied()).collect();
+        if more.is_empty() {
+            return Ok(());
+        }
+        self.dataplane.apply(Command::SetBridge(bridge, bridge_of(link, &more)?)).map(drop).map_err(unavailable)
     }
 
     /// Opens the device that the uplink has not, or no longer has.
@@ -109,6 +121,7 @@ impl Inner {
             // The sockets of the host decide: that is what they do.
             return match network.nat {
                 Some(preset) if preset.name() != "port-restricted" => Err(wants_packets(&format!("--nat {}", preset.name()))),
+                _ if !network.nat_source.is_empty() => Err(wants_packets("--nat-source")),
                 _ if network.nat_prefix.is_some() => Err(wants_packets("--nat-prefix")),
                 _ => Ok(()),
             };
@@ -126,6 +139,13 @@ fn index_of(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
 }
 
+/// The router's face on the uplink, with `more` addresses than the link's own.
+fn bridge_of(link: &PacketSpec, more: &[IpAddr]) -> Result<BridgeConfig> {
+    let addresses = link.addresses.iter().copied().chain(more.iter().map(|ip| ipnetwork::IpNetwork::from(*ip))).collect();
+    let gateway = GatewayConfig { role: GatewayRole::Uplink, ..GatewayConfig::new(mac_of(link)?, addresses) };
+    Ok(BridgeConfig { l2: L2Mode::Bridge, gateway: Some(gateway), ..BridgeConfig::new(NAME) })
+}
+
 fn wants_packets(what: &str) -> ControlError {
     ControlError::new(Code::Invalid, what, format!("{what} needs an uplink of packets")).hint("start the daemon with --uplink tap:NAME or dev:NAME,addr=...; host sockets are port-restricted")
 }
@@ -137,8 +157,8 @@ fn no_device(link: &PacketSpec, error: &dyn std::fmt::Display) -> ControlError {
 /// As a network's gateway has it: from the IPv4 address, else from the end of the IPv6 one.
 fn mac_of(link: &PacketSpec) -> Result<UnicastMac> {
     let tail = link.addresses.iter().map(|address| match address.ip() {
-        std::net::IpAddr::V4(v4) => v4.octets(),
-        std::net::IpAddr::V6(v6) => {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => {
             let [.., a, b, c, d] = v6.octets();
             [a, b, c, d]
         }
