@@ -3,9 +3,8 @@
 
 use std::net::IpAddr;
 
-use packet::{FiveTuple, Parsed};
+use packet::{FiveTuple, Keyed, Parsed};
 
-use crate::hash::Keyed;
 
 const FIRST_PORT: u16 = 49152;
 /// 2^14 ports: the highest bits of the hash.

@@ -16,7 +16,6 @@ mod drop;
 pub mod ecn;
 mod encap;
 mod flow;
-mod hash;
 pub mod header;
 mod mtu;
 mod neighbours;

@@ -2,12 +2,11 @@
 
 use std::{net::SocketAddr, slice};
 
-use packet::{Duration, Instant, Mac, Parsed, UnicastMac};
+use packet::{Duration, Instant, Keyed, Mac, Parsed, UnicastMac};
 
 use crate::{
     counters::Counters,
     drop::DropReason,
-    hash::Keyed,
     mtu::MTU_MOST,
     neighbours::Neighbours,
     peers::{Peers, canonical, is_host},

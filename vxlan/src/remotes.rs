@@ -14,9 +14,9 @@ mod tests;
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use packet::{Duration, Instant, UnicastMac};
+use packet::{Duration, Instant, Keyed, UnicastMac};
 
-use crate::{hash::Keyed, refused::Refused};
+use crate::refused::Refused;
 pub(crate) use learned::Outcome;
 use learned::Learned;
 

@@ -10,14 +10,13 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use packet::{Coalescer, Duration, Frame, HashKey, Instant, Joins, Pool, UnicastMac, Vni};
+use packet::{Coalescer, Duration, Frame, HashKey, Instant, Joins, Keyed, Pool, UnicastMac, Vni};
 
 use crate::{
     PORT,
     counters::Counters,
     decap::WINDOW_FRAMES,
     drop::{DropReason, Drops},
-    hash::Keyed,
     mtu,
     neighbours::Neighbour,
     network::{Network, VniConfig},

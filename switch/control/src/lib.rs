@@ -12,6 +12,7 @@ pub mod overlay;
 pub mod probe;
 pub mod publish;
 mod state;
+pub mod store;
 pub mod uplink;
 
 pub use container::{Container, Phase};

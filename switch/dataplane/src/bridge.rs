@@ -1,6 +1,6 @@
 //! One broadcast domain: learns, decides. Deciding changes nothing outside learning.
 
-use packet::{Instant, PortId, ethertype};
+use packet::{Instant, Keyed, PortId, ethertype};
 
 use crate::{
     command::{BridgeConfig, L2Mode},
@@ -37,7 +37,7 @@ fn gateway_bits(config: &BridgeConfig) -> u64 {
 }
 
 impl Bridge {
-    pub(crate) fn new(config: BridgeConfig, secret: [u64; 4], now: Instant) -> Self {
+    pub(crate) fn new(config: BridgeConfig, secret: Keyed, now: Instant) -> Self {
         let fdb = Fdb::new(config.fdb_capacity, config.ageing, secret);
         let gateway = gateway_bits(&config);
         let mut services = Services::default();
@@ -99,7 +99,7 @@ mod tests {
     const ALL: [L2Mode; 3] = [L2Mode::Bridge, L2Mode::Transparent, L2Mode::Hub];
 
     fn bridge(l2: L2Mode) -> Bridge {
-        Bridge::new(BridgeConfig { l2, ..BridgeConfig::new("net") }, [1, 3, 5, 7], Instant::ZERO)
+        Bridge::new(BridgeConfig { l2, ..BridgeConfig::new("net") }, Keyed::new([1, 3]), Instant::ZERO)
     }
 
     fn header(destination: u64, source: u64) -> Header {

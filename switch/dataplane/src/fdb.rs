@@ -17,7 +17,7 @@ mod holders;
 #[cfg(test)]
 mod tests;
 
-use packet::{Duration, Instant};
+use packet::{Duration, Instant, Keyed};
 
 use crate::limits::{FDB_EVICT_WINDOW, FDB_FIRST_SLOTS, FDB_SWEEP_SLOTS, FDB_SWEEPS};
 use holders::Holders;
@@ -88,7 +88,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Fdb {
     slots: Box<[Entry]>,
-    secret: [u64; 4],
+    secret: Keyed,
     /// With [`BACKWARD_TICKS`].
     ageing_ticks: u32,
     used: usize,
@@ -108,7 +108,7 @@ pub(crate) fn key(vlan: u16, mac: u64) -> u64 {
 }
 
 impl Fdb {
-    pub(crate) fn new(capacity: usize, ageing: Duration, secret: [u64; 4]) -> Self {
+    pub(crate) fn new(capacity: usize, ageing: Duration, secret: Keyed) -> Self {
         Self {
             slots: vec![Entry::FREE; FDB_FIRST_SLOTS].into_boxed_slice(),
             secret,
@@ -269,13 +269,11 @@ impl Fdb {
         entry.idle(tick) <= self.ageing_ticks || entry.is_static()
     }
 
-    /// First slot to look at: two keyed folded multiplies (as in wyhash), so that low bits depend on
-    /// all of the key and of the secret.
+    /// First slot to look at.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "masked below the table's length")]
     fn home(&self, key: u64) -> usize {
-        let [a, b, c, d] = self.secret;
-        fold(fold(key ^ a, b) ^ c, d) as usize & (self.slots.len() - 1)
+        self.secret.words([key]) as usize & (self.slots.len() - 1)
     }
 
     /// The slot of `key`, or the free slot where it would go.
@@ -401,11 +399,4 @@ fn tick(now: Instant) -> u32 {
 fn ticks(time: Duration) -> u32 {
     let ticks = time.as_nanos().div_ceil(1 << TICK_SHIFT);
     u32::try_from(ticks).unwrap_or(u32::MAX).min(LONGEST_AGEING_TICKS) + BACKWARD_TICKS
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "both halves are wanted")]
-fn fold(one: u64, other: u64) -> u64 {
-    let wide = u128::from(one) * u128::from(other);
-    wide as u64 ^ (wide >> 64) as u64
 }

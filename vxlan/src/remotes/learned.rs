@@ -2,9 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use packet::{Duration, Instant};
-
-use crate::hash::Keyed;
+use packet::{Duration, Instant, Keyed};
 
 const WAYS: usize = 8;
 const FIRST_BUCKETS: usize = 4;

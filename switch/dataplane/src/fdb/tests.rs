@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn fdb(capacity: usize) -> Fdb {
-    Fdb::new(capacity, Duration::from_secs(300), [0x1234_5678_9abc_def0, 0x9e37_79b9_7f4a_7c15, 3, 5])
+    Fdb::new(capacity, Duration::from_secs(300), Keyed::new([3, 5]))
 }
 
 fn mac(index: u32) -> u64 {

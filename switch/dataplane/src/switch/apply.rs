@@ -1,6 +1,6 @@
 //! Commands: the only door to control.
 
-use packet::{CaptureId, Instant, NetworkId, PortId, UnicastMac, VlanId};
+use packet::{CaptureId, Instant, Keyed, NetworkId, PortId, UnicastMac, VlanId};
 
 use super::Switch;
 use crate::{
@@ -71,7 +71,7 @@ impl Switch {
         if self.bridges.len() >= self.config.max_bridges {
             return Err(CommandError::TooMany("networks"));
         }
-        let secret = [self.next_secret(), self.next_secret() | 1, self.next_secret(), self.next_secret() | 1];
+        let secret = Keyed::new([self.next_secret(), self.next_secret()]);
         let (index, generation) = self.bridges.insert(Bridge::new(config, secret, now));
         Ok(Reply::Network(NetworkId::new(index, generation)))
     }

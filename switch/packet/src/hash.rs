@@ -2,22 +2,24 @@
 
 use std::hash::{BuildHasher, Hasher};
 
-use packet::HashKey;
+use crate::HashKey;
 
 /// The secret, spread over four words.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keyed([u64; 4]);
+pub struct Keyed([u64; 4]);
 
 impl Keyed {
     /// From a seed handed down by the shell. Weak seeds (zeros, small numbers) still give odd, dense words.
-    pub(crate) fn new(seed: HashKey) -> Self {
+    #[must_use]
+    pub fn new(seed: HashKey) -> Self {
         let [one, other] = seed;
         Self([split_mix(one), split_mix(!one), split_mix(other), split_mix(!other)].map(|word| word | 1))
     }
 
     /// Of `words` in their order: folded multiplies, as in wyhash.
+    #[must_use]
     #[inline]
-    pub(crate) fn words<const N: usize>(self, words: [u64; N]) -> u64 {
+    pub fn words<const N: usize>(self, words: [u64; N]) -> u64 {
         let [a, b, c, d] = self.0;
         fold(words.into_iter().fold(a, |state, word| fold(state ^ word, b)) ^ c, d)
     }
@@ -40,7 +42,7 @@ fn split_mix(word: u64) -> u64 {
 
 /// For the standard library's tables.
 #[derive(Debug)]
-pub(crate) struct KeyedHasher {
+pub struct KeyedHasher {
     key: Keyed,
     state: u64,
 }

@@ -1,0 +1,160 @@
+//! What nodes share: keys and values in one order, taken by compare and swap, hung on leases, and watched.
+//!
+//! The contract is etcd's (v3), narrowed to what a cluster of ours needs, so that a simulated world can keep it too.
+//! Everything is ordered by one *revision*, which grows with each change. A call either gives the store's answer or
+//! says that the store is [`StoreError::Away`]: then nothing is known about whether it was carried out.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// A lease: what hangs on it goes when its owner has not renewed it for its time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u64);
+
+/// A key and what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// A path, as `docker/network/v1.0/network/ID`.
+    pub key: String,
+    /// Bytes; JSON of ours.
+    pub value: Vec<u8>,
+    /// Of the change that made it what it is.
+    pub revision: u64,
+    /// What it hangs on; nothing if it stays until somebody deletes it.
+    pub lease: Option<LeaseId>,
+}
+
+/// What must hold for a transaction to be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// No such key.
+    Absent(String),
+    /// There is such a key.
+    Present(String),
+    /// The key was last changed by this revision.
+    Unchanged(String, u64),
+}
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Sets a key.
+    Put {
+        /// Which.
+        key: String,
+        /// To what.
+        value: Vec<u8>,
+        /// Hung on what.
+        lease: Option<LeaseId>,
+    },
+    /// Removes a key, if it is there.
+    Delete {
+        /// Which.
+        key: String,
+    },
+}
+
+/// All of its changes under one revision, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// All must hold.
+    pub when: Vec<Compare>,
+    /// What is done then, in order; each key at most once.
+    pub then: Vec<Change>,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Carried out, as this revision.
+    Done(u64),
+    /// Something did not hold: what was at the compared keys then, in their order (absent ones left out).
+    Refused(Vec<Entry>),
+}
+
+/// Everything under a prefix at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Of the store when it was read. Watch from the next one.
+    pub revision: u64,
+    /// Sorted by key.
+    pub entries: Vec<Entry>,
+}
+
+/// What a watch tells, in order of revisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A key was set.
+    Put(Entry),
+    /// A key was removed, or its lease ended.
+    Deleted {
+        /// Which.
+        key: String,
+        /// By which change.
+        revision: u64,
+    },
+    /// What was watched for is no longer kept (compaction, a restored store, a new leader's loss): read everything again.
+    Lost,
+    /// The store cannot be reached. Told once; [`Seen::Back`] or [`Seen::Lost`] follows.
+    Away(String),
+    /// It can again, and nothing was missed.
+    Back,
+}
+
+/// Why a store did not answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// Nobody answered, in time or at all. What was asked may have been carried out.
+    #[error("the store cannot be reached: {0}")]
+    Away(String),
+    /// It answered, and refuses: wrong user, a certificate, too large, no space.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+    /// The lease has ended: everything that hung on it is gone.
+    #[error("the lease has ended")]
+    LeaseEnded,
+}
+
+/// See the module.
+pub trait Store {
+    /// Everything under `prefix`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn range(&mut self, prefix: &str) -> Result<Snapshot, StoreError>;
+
+    /// All or nothing.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::LeaseEnded`] if a change names a lease that is not there.
+    fn transact(&mut self, transaction: &Transaction) -> Result<Outcome, StoreError>;
+
+    /// A new lease with this time to live (whole seconds).
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn grant(&mut self, time_to_live: Duration) -> Result<LeaseId, StoreError>;
+
+    /// Renews a lease: another full time to live from now.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseEnded`] if it is gone.
+    fn keep_alive(&mut self, lease: LeaseId) -> Result<(), StoreError>;
+
+    /// Ends a lease, and everything that hangs on it.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. A lease that is gone is no error.
+    fn revoke(&mut self, lease: LeaseId) -> Result<(), StoreError>;
+
+    /// From now on [`Store::poll`] tells what happens to keys under `prefix` in revisions after `revision`. One watch a store:
+    /// another call replaces it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn watch(&mut self, prefix: &str, revision: u64) -> Result<(), StoreError>;
+
+    /// What was seen since the last call, in order; empty if nothing. Never waits.
+    fn poll(&mut self) -> Vec<Seen>;
+}
