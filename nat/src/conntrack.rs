@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use packet::{HashKey, Instant, NetworkId, checksum::protocol};
+use packet::{Instant, Keyed, NetworkId, checksum::protocol};
 
 use crate::{
     index::Index,
@@ -87,7 +87,7 @@ impl Connection {
 
 #[derive(Debug)]
 pub(crate) struct Conntrack {
-    key: HashKey,
+    key: Keyed,
     index: Index,
     all: Slab<Connection>,
     most: usize,
@@ -98,7 +98,7 @@ pub(crate) struct Conntrack {
 }
 
 impl Conntrack {
-    pub(crate) fn new(key: HashKey, most: usize) -> Self {
+    pub(crate) fn new(key: Keyed, most: usize) -> Self {
         Self { key, index: Index::new(most * 2), all: Slab::default(), most, provisional: Vec::new(), hand: 0, swept: 0 }
     }
 

@@ -8,9 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use packet::{Duration, Frame, HashKey, Instant, NetworkId, PacketMut};
-
-use crate::{keyed::Keyed, tuple::End};
+use packet::{Duration, Frame, Instant, Keyed, NetworkId, PacketMut};
 
 /// Datagrams remembered at most; the oldest gives way.
 const MOST: usize = 4096;
@@ -64,15 +62,15 @@ pub(crate) enum Later {
 }
 
 impl Datagram {
-    pub(crate) fn of(network: Option<NetworkId>, packet: &PacketMut<'_>, id: u32) -> Self {
+    pub(crate) fn of(network: Option<NetworkId>, packet: &PacketMut<'_>) -> Self {
         let ip = packet.ip();
-        Self { network, source: ip.source, destination: ip.destination, protocol: ip.protocol, id }
+        Self { network, source: ip.source, destination: ip.destination, protocol: ip.protocol, id: ip.identification(packet.bytes()) }
     }
 }
 
 impl Fragments {
-    pub(crate) fn new(key: HashKey) -> Self {
-        Self { entries: HashMap::with_hasher(Keyed(key)), order: VecDeque::new(), waiting: 0 }
+    pub(crate) fn new(key: Keyed) -> Self {
+        Self { entries: HashMap::with_hasher(key), order: VecDeque::new(), waiting: 0 }
     }
 
     /// A first fragment was rewritten: gives those that wait for it.
@@ -134,16 +132,4 @@ impl Fragments {
         }
         lost
     }
-}
-
-/// The identification of a fragment.
-pub(crate) fn identification(bytes: &[u8], packet_offset: usize, l4_offset: usize, is_ipv4: bool) -> u32 {
-    let at = |at: usize| bytes.get(at..at + 2).map_or(0, |word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    // IPv6: the last four bytes of the fragment header, which is the last before the payload.
-    if is_ipv4 { at(packet_offset + 4) } else { at(l4_offset - 4) << 16 | at(l4_offset - 2) }
-}
-
-/// The other end of a rewrite for an end's address.
-pub(crate) fn rewrite(source: End, destination: End, to: Option<NetworkId>) -> Rewrite {
-    Rewrite { source: source.ip, destination: destination.ip, to }
 }

@@ -14,7 +14,6 @@ mod fast;
 mod fragment;
 mod icmp;
 mod index;
-mod keyed;
 mod lifetime;
 mod mapping;
 mod npt;

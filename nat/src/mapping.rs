@@ -8,13 +8,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use packet::{HashKey, Instant, NetworkId, checksum::protocol};
+use packet::{Instant, Keyed, NetworkId, checksum::protocol};
 
 use crate::{
     NatDrop,
     behaviour::{Behaviour, Dependence},
     index::Index,
-    keyed::Keyed,
     port_alloc::{Dice, Wish, choose},
     tuple::{End, Table, hash, realm},
 };
@@ -44,7 +43,7 @@ struct Contact {
 
 #[derive(Debug)]
 pub(crate) struct Mappings {
-    key: HashKey,
+    key: Keyed,
     index: Index,
     mappings: Slab<Mapping>,
     contacts: Slab<Contact>,
@@ -56,15 +55,15 @@ pub(crate) struct Mappings {
 }
 
 impl Mappings {
-    pub(crate) fn new(key: HashKey, most: usize) -> Self {
+    pub(crate) fn new(key: Keyed, most: usize) -> Self {
         Self {
             key,
             index: Index::new(most * 3),
             mappings: Slab::default(),
             contacts: Slab::default(),
             most,
-            per_host: HashMap::with_hasher(Keyed(key)),
-            resting: HashMap::with_hasher(Keyed(key)),
+            per_host: HashMap::with_hasher(key),
+            resting: HashMap::with_hasher(key),
             rested: VecDeque::new(),
         }
     }

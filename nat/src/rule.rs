@@ -53,7 +53,7 @@ pub struct Forward {
 }
 
 impl Forward {
-    fn takes(&self, protocol: u8, external: End) -> bool {
+    pub(crate) fn takes(&self, protocol: u8, external: End) -> bool {
         self.protocol == protocol
             && self.address.map_or(external.ip.is_ipv4() == self.to.ip.is_ipv4(), |own| own == external.ip)
             && (self.ports.0..=self.ports.1).contains(&external.port)

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use packet::{HashKey, NetworkId, PacketMut, address_words, checksum::protocol, keyed_hash};
+use packet::{Keyed, NetworkId, PacketMut, address_words, checksum::protocol};
 
 use crate::{
     NatDrop,
@@ -33,10 +33,6 @@ impl End {
     #[must_use]
     pub const fn new(ip: IpAddr, port: u16) -> Self {
         Self { ip, port }
-    }
-
-    fn words(self) -> [u64; 2] {
-        address_words(self.ip)
     }
 }
 
@@ -157,33 +153,24 @@ pub(crate) enum Table {
     Contact = 5,
 }
 
-/// Hash of a key of one of the tables, under a secret: multiplications folded to their two halves (as wyhash
-/// does), a third of SipHash's cost; what it lacks in strength, probing runs of a half-empty table bound.
+/// Hash of a key of one of the tables; what it lacks in strength, probing runs of a half-empty table bound.
 #[inline]
-pub(crate) fn hash(key: HashKey, table: Table, realm: u64, protocol: u8, first: End, second: End) -> u64 {
+pub(crate) fn hash(key: Keyed, table: Table, realm: u64, protocol: u8, first: End, second: End) -> u64 {
     if let (IpAddr::V4(one), IpAddr::V4(other)) = (first.ip, second.ip) {
         return hash_v4(key, table, realm, protocol, (one.into(), first.port), (other.into(), second.port));
     }
-    let ([a, b], [c, d]) = (first.words(), second.words());
+    let ([a, b], [c, d]) = (address_words(first.ip), address_words(second.ip));
     let families = u64::from(first.ip.is_ipv6()) << 1 | u64::from(second.ip.is_ipv6());
     let ports = u64::from(first.port) << 48 | u64::from(second.port) << 32 | u64::from(protocol) << 16 | families << 8 | table as u64;
-    // Rare enough for the strong one.
-    keyed_hash(key, &[a, b, c, d, ports, realm])
+    key.words([a, b, c, d, ports, realm])
 }
 
 /// The same for two IPv4 ends, as plain words.
 #[inline]
-pub(crate) fn hash_v4(key: HashKey, table: Table, realm: u64, protocol: u8, first: (u32, u16), second: (u32, u16)) -> u64 {
+pub(crate) fn hash_v4(key: Keyed, table: Table, realm: u64, protocol: u8, first: (u32, u16), second: (u32, u16)) -> u64 {
     let addresses = u64::from(first.0) << 32 | u64::from(second.0);
     let ports = u64::from(first.1) << 48 | u64::from(second.1) << 32 | u64::from(protocol) << 16 | table as u64;
-    fold(fold(addresses ^ key[0], ports ^ key[1]) ^ key[0], realm ^ key[1].rotate_left(32))
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the low half")]
-fn fold(a: u64, b: u64) -> u64 {
-    let wide = u128::from(a) * u128::from(b);
-    wide as u64 ^ (wide >> 64) as u64
+    key.words([addresses, ports, realm])
 }
 
 /// A network as a word of a key.

@@ -362,7 +362,7 @@ impl Proxy {
             return Err(Refusal::Internal);
         }
         // Networks are apart: none is another's outside.
-        if sockets::is_martian(key.outside.ip()) || self.networks.values().any(|network| network.is_inside(key.outside.ip())) {
+        if packet::is_martian(key.outside.ip()) || self.networks.values().any(|network| network.is_inside(key.outside.ip())) {
             return Err(Refusal::Martian);
         }
         Ok(key.outside)
@@ -517,7 +517,7 @@ impl Proxy {
     fn seen_from_inside(&self, publish: &Publish, client: SocketAddr) -> Option<SocketAddr> {
         let network = self.networks.get(&publish.network)?;
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let keeps = client.is_ipv4() == publish.inside.is_ipv4() && !sockets::is_martian(client.ip()) && !network.is_inside(client.ip());
+        let keeps = client.is_ipv4() == publish.inside.is_ipv4() && !packet::is_martian(client.ip()) && !network.is_inside(client.ip());
         let ip = if keeps { client.ip() } else { network.gateway(publish.inside.is_ipv4())? };
         // The port stays unless two clients would become one.
         let is_free = |port: &u16| {

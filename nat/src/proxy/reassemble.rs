@@ -39,12 +39,7 @@ impl Reassembler {
     /// A fragment; the whole from its L4 header on, when this was the last that was missing. `None`
     /// while parts are missing, or when it cannot be.
     pub(super) fn add(&mut self, network: NetworkId, ip: &IpView, bytes: &[u8], now: Instant) -> Option<Vec<u8>> {
-        let id = match ip.source {
-            IpAddr::V4(_) => u32::from(u16::from_be_bytes([bytes[ip.offset + 4], bytes[ip.offset + 5]])),
-            // The fragment header is the last before the payload.
-            IpAddr::V6(_) => u32::from_be_bytes(*bytes.get(ip.l4_offset - 4..ip.l4_offset)?.first_chunk()?),
-        };
-        let key = Key { network, source: ip.source, destination: ip.destination, protocol: ip.protocol, id };
+        let key = Key { network, source: ip.source, destination: ip.destination, protocol: ip.protocol, id: ip.identification(bytes) };
         let part = &bytes[ip.l4_offset..ip.end()];
         let (start, end) = (usize::from(ip.fragment_offset), usize::from(ip.fragment_offset) + part.len());
         let is_odd = ip.more_fragments && !part.len().is_multiple_of(8);

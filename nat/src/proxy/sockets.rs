@@ -112,13 +112,3 @@ pub trait Sockets {
     /// Closes; with `reset` a TCP peer is told that the connection broke.
     fn close(&mut self, socket: SocketId, reset: bool);
 }
-
-/// Destinations that no router forwards to (RFC 6890): loopback, unspecified, multicast, broadcast,
-/// link-local.
-#[must_use]
-pub fn is_martian(to: IpAddr) -> bool {
-    match to {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.octets()[0] == 0 || v4.is_multicast() || v4.is_broadcast() || v4.is_link_local() || v4.octets()[0] >= 240,
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
-    }
-}

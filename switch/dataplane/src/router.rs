@@ -25,7 +25,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Refused, Translated};
-use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype};
+use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype, ip_destination, ip_source};
 
 use met::{Met, MetLately};
 use neighbours::{Known, Neighbours};
@@ -252,7 +252,7 @@ impl Router {
 
     #[inline(never)]
     fn take_slowly(&mut self, from: NetworkId, frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
-        let Some(destination) = speech::destination(frame.bytes()) else {
+        let Some(destination) = ip_destination(frame.bytes()) else {
             self.hear_neighbour(from, &frame, now, out);
             return None;
         };
@@ -278,7 +278,7 @@ impl Router {
         if !self.leaving.contains(&from) || self.links.get(&from).is_some_and(|link| link.addresses.iter().any(|own| own.ip() == destination)) {
             return Some(frame);
         }
-        let source = speech::source(frame.bytes());
+        let source = ip_source(frame.bytes());
         let frame = self.checked_for_uplink(from, frame, now, out)?;
         let mac = Mac::source_of(frame.bytes());
         let result = self.nat.outbound(from, frame, now, &mut self.translated);
@@ -361,7 +361,7 @@ impl Router {
 
     /// To the next hop.
     fn send(&mut self, to: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) {
-        let Some(destination) = speech::destination(frame.bytes()) else { return };
+        let Some(destination) = ip_destination(frame.bytes()) else { return };
         let Some(next_hop) = self.next_hop(to, destination) else {
             self.stats.no_route += 1;
             self.tell_back(to, &frame, Problem::unreachable(0), now, out);
@@ -404,7 +404,7 @@ impl Router {
     /// What would become of a frame that a gateway took, a step a line: frames with the networks that they
     /// would be put into, or the frame itself, when it is the user-mode uplink's. Nothing changes.
     pub fn explain(&mut self, from: NetworkId, frame: Frame, now: Instant, steps: &mut Vec<String>) -> Result<RouterOutput, Frame> {
-        let Some(destination) = speech::destination(frame.bytes()) else { return Err(frame) };
+        let Some(destination) = ip_destination(frame.bytes()) else { return Err(frame) };
         let is_uplink = self.uplink.as_ref().is_some_and(|uplink| uplink.network == from);
         if !is_uplink && let Some(to) = self.routed_to(from, destination) {
             steps.push("route: the two networks reach each other".into());
@@ -439,7 +439,7 @@ impl Router {
     }
 
     fn explain_hop(&self, to: NetworkId, mut frame: Frame, now: Instant, steps: &mut Vec<String>) -> Option<(NetworkId, Frame)> {
-        let destination = speech::destination(frame.bytes())?;
+        let destination = ip_destination(frame.bytes())?;
         let link = self.link(to)?;
         if !frame.make_unique() || !fit::use_hop(&mut frame) {
             steps.push("drop: hops used up".into());
@@ -519,7 +519,7 @@ impl Router {
             return;
         }
         let Some(link) = self.link(network) else { return };
-        let Some(own) = speech::source(about.bytes()).and_then(|source| link.own(source.is_ipv4())) else { return };
+        let Some(own) = ip_source(about.bytes()).and_then(|source| link.own(source.is_ipv4())) else { return };
         if let Some(error) = speech::problem(about, link.mac.get(), own, problem, &self.pool) {
             out.push((network, error));
         }
@@ -531,7 +531,7 @@ impl Router {
         if !self.may_tell(now) {
             return;
         }
-        let Some(source) = speech::source(about.bytes()) else { return };
+        let Some(source) = ip_source(about.bytes()) else { return };
         let Some(link) = self.link(network) else { return };
         let Some(own) = link.own(source.is_ipv4()) else { return };
         let Some(error) = speech::problem(about, link.mac.get(), own, problem, &self.pool) else { return };

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::parsed::Parsed;
+use crate::{address_words, parsed::Parsed};
 
 /// Addresses, protocol and L4 ports of a TCP or UDP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,20 +56,6 @@ impl FiveTuple {
         // 4.2.4.2 and its IPv6 spelling are different flows, so the family goes in as well.
         words[4] = u64::from(low.1) << 48 | u64::from(high.1) << 32 | u64::from(low.0.is_ipv6()) << 8 | u64::from(self.protocol);
         keyed_hash(key, &words)
-    }
-}
-
-/// An address as words to hash: an IPv4 address, and its spelling as the low bits of an IPv6 one, give the
-/// same, so the family has to go in as well.
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "split in two halves")]
-pub fn address_words(address: IpAddr) -> [u64; 2] {
-    match address {
-        IpAddr::V4(address) => [u64::from(u32::from(address)), 0],
-        IpAddr::V6(address) => {
-            let wide = u128::from(address);
-            [wide as u64, (wide >> 64) as u64]
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Pure: opens nothing, reads no clock, starts no thread.
 
+mod address;
 pub mod checksum;
 mod coalesce;
 mod describe;
@@ -21,9 +22,10 @@ mod segment;
 mod testing;
 mod time;
 
+pub use address::{address_words, ip_destination, ip_source, is_martian};
 pub use coalesce::{Coalescer, Joins};
 pub use describe::describe;
-pub use five_tuple::{FiveTuple, HashKey, address_words, keyed_hash};
+pub use five_tuple::{FiveTuple, HashKey, keyed_hash};
 pub use frame::Frame;
 pub use hash::{Keyed, KeyedHasher};
 pub use id::{CaptureId, EndpointId, NetworkId, PortId, VlanId, Vni};

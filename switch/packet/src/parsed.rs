@@ -92,6 +92,18 @@ impl IpView {
         self.fragment_offset != 0 || self.more_fragments
     }
 
+    /// What the fragments of one datagram share, with addresses and protocol (RFC 791 section 3.2; RFC 8200
+    /// section 4.5); 0 where an IPv6 packet has no fragment header.
+    #[must_use]
+    pub fn identification(&self, bytes: &[u8]) -> u32 {
+        match self.source {
+            IpAddr::V4(_) => bytes.get(self.offset + 4..).and_then(|rest| rest.first_chunk()).map_or(0, |id| u16::from_be_bytes(*id).into()),
+            // The fragment header is the last before the payload.
+            IpAddr::V6(_) if self.is_fragment() => bytes.get(self.l4_offset - 4..).and_then(|rest| rest.first_chunk()).map_or(0, |id| u32::from_be_bytes(*id)),
+            IpAddr::V6(_) => 0,
+        }
+    }
+
     /// First byte behind the packet; what follows in the frame is padding.
     #[must_use]
     pub const fn end(&self) -> usize {

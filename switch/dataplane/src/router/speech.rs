@@ -1,8 +1,8 @@
 //! What a router reads of frames without parsing them whole, and what it says itself.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
-use packet::{ETHERNET_LEN, Frame, Mac, Ndp, Parsed, Pool, UnicastMac, ethertype};
+use packet::{ETHERNET_LEN, Frame, Mac, Ndp, Parsed, Pool, UnicastMac, ethertype, ip_destination, ip_source};
 
 use crate::gateway::answer;
 
@@ -29,24 +29,6 @@ impl Problem {
         };
         Self { v4: (3, code), v6: (1, v6), rest: 0 }
     }
-}
-
-fn address(bytes: &[u8], at_v4: usize, at_v6: usize) -> Option<IpAddr> {
-    match bytes.get(12..14)? {
-        [8, 0] => bytes.get(at_v4..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()),
-        [0x86, 0xdd] => bytes.get(at_v6..)?.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()),
-        _ => None,
-    }
-}
-
-/// Source address of an untagged IP packet.
-pub(super) fn source(bytes: &[u8]) -> Option<IpAddr> {
-    address(bytes, 26, 22)
-}
-
-/// Destination address of an untagged IP packet.
-pub(super) fn destination(bytes: &[u8]) -> Option<IpAddr> {
-    address(bytes, 30, 38)
 }
 
 /// Whether a frame is a neighbour advertisement.
@@ -105,7 +87,7 @@ pub(super) fn problem(about: &Frame, mac: Mac, own: IpAddr, problem: Problem, po
 /// Port unreachable, from the address that was knocked at, about the IP packet that begins behind the
 /// Ethernet header of `about`.
 pub(super) fn unwanted(about: &[u8], mac: Mac, pool: &Pool) -> Option<Frame> {
-    let (own, knocker) = (destination(about)?, source(about)?);
+    let (own, knocker) = (ip_destination(about)?, ip_source(about)?);
     let (kind, code) = if own.is_ipv4() { Problem::unreachable(3).v4 } else { Problem::unreachable(3).v6 };
     let message = [&[kind, code, 0, 0, 0, 0, 0, 0], &about[ETHERNET_LEN..]].concat();
     answer::icmp(pool, (Mac::ZERO, mac), own, knocker, answer::HOPS, &message).ok()
