@@ -142,13 +142,7 @@ impl Uplink {
     /// What a frame in a capture has to do with translation.
     pub(crate) fn comment(&self, frame: &Frame, now: Instant) -> Option<String> {
         let (transport, source, destination) = ends_of(frame)?;
-        let number = match (transport, source.is_ipv4()) {
-            (Transport::Tcp, _) => 6,
-            (Transport::Udp, _) => 17,
-            (Transport::Echo, true) => 1,
-            (Transport::Echo, false) => 58,
-        };
-        if let Some(connection) = self.router.nat().connection_of(number, source.into(), destination.into(), now) {
+        if let Some(connection) = self.router.nat().connection_of(transport.number(source.is_ipv4()), source.into(), destination.into(), now) {
             return Some(format!("nat: {} is {} to {}", connection.inside, connection.external, connection.outside));
         }
         self.proxy.flow_of(transport, source, destination).map(|(inside, outside)| format!("nat: {inside} to {outside} by a socket of the host"))

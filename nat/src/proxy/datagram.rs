@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use packet::{Duration, Instant, Mac, checksum::protocol};
+use packet::{Duration, Instant, Mac};
 
 use crate::watch::Watch;
 
@@ -172,7 +172,7 @@ impl Datagrams {
         self.sessions.retain(|(key, transport), session| {
             let lives = session.last + session.lifetime() > now;
             if !lives {
-                watch.tell(|| key.event(number_of(*transport, key), false));
+                watch.tell(|| key.event(transport.number(key.inside.is_ipv4()), false));
             }
             lives
         });
@@ -244,13 +244,13 @@ impl Proxy {
             None => match self.new_session(key, mac, transport, now, sockets) {
                 Ok(Some(made)) => made,
                 Ok(None) => {
-                    self.unreachable(&key, mac, number_of(transport, &key), 3, 0, &quote(&key, transport, payload), out);
+                    self.unreachable(&key, mac, transport.number(key.inside.is_ipv4()), 3, 0, &quote(&key, transport, payload), out);
                     return;
                 }
                 Err(error) => {
                     // 13: administratively prohibited, for what the host forbids us; else no route.
                     let code = if error.kind() == io::ErrorKind::PermissionDenied { 13 } else { 0 };
-                    self.unreachable(&key, mac, number_of(transport, &key), code, 0, &quote(&key, transport, payload), out);
+                    self.unreachable(&key, mac, transport.number(key.inside.is_ipv4()), code, 0, &quote(&key, transport, payload), out);
                     return;
                 }
             },
@@ -275,7 +275,7 @@ impl Proxy {
                 io::ErrorKind::PermissionDenied => 13,
                 _ => return,
             };
-            self.unreachable(&key, mac, number_of(transport, &key), code, 0, &quote(&key, transport, payload), out);
+            self.unreachable(&key, mac, transport.number(key.inside.is_ipv4()), code, 0, &quote(&key, transport, payload), out);
         }
     }
 
@@ -293,7 +293,7 @@ impl Proxy {
             let peer = SocketAddr::new(session.peer.ip().to_canonical(), session.peer.port());
             self.datagrams.names.insert((session.socket, peer), key);
         }
-        self.watch.tell(|| key.event(number_of(session.transport, &key), true));
+        self.watch.tell(|| key.event(session.transport.number(key.inside.is_ipv4()), true));
         self.datagrams.sessions.insert((key, session.transport), session);
         *self.datagrams.flow_counts.entry((key.network, key.inside.ip())).or_default() += 1;
         self.datagrams.next.get_or_insert(now + SWEEP);
@@ -386,7 +386,7 @@ impl Proxy {
     fn pass_error(&mut self, key: &Key, transport: Transport, error: &NetworkError, out: &mut Output) {
         let Some(session) = self.datagrams.sessions.get(&(*key, transport)) else { return };
         let mac = session.mac;
-        self.send_error(key, mac, error.from, number_of(transport, key), (error.kind, error.code), error.mtu, &quote(key, transport, &[]), out);
+        self.send_error(key, mac, error.from, transport.number(key.inside.is_ipv4()), (error.kind, error.code), error.mtu, &quote(key, transport, &[]), out);
     }
 
     /// Destination unreachable, with a code of ICMP's (RFC 792); ICMPv6's are found for it (RFC 7915 4.2).
@@ -435,15 +435,6 @@ impl Proxy {
             write::icmp(&mut frame, &path);
             out.push((key.network, frame));
         }
-    }
-}
-
-fn number_of(transport: Transport, key: &Key) -> u8 {
-    match (transport, key.inside.is_ipv4()) {
-        (Transport::Tcp, _) => protocol::TCP,
-        (Transport::Udp, _) => protocol::UDP,
-        (Transport::Echo, true) => protocol::ICMP,
-        (Transport::Echo, false) => protocol::ICMPV6,
     }
 }
 

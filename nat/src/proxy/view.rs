@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use packet::NetworkId;
+use packet::{NetworkId, checksum::protocol};
 
 use super::{Key, Proxy, Publish, Refusal, SocketId};
 
@@ -15,6 +15,19 @@ pub enum Transport {
     Udp,
     /// ICMP or ICMPv6 echo.
     Echo,
+}
+
+impl Transport {
+    /// The IP protocol number.
+    #[must_use]
+    pub const fn number(self, is_ipv4: bool) -> u8 {
+        match (self, is_ipv4) {
+            (Self::Tcp, _) => protocol::TCP,
+            (Self::Udp, _) => protocol::UDP,
+            (Self::Echo, true) => protocol::ICMP,
+            (Self::Echo, false) => protocol::ICMPV6,
+        }
+    }
 }
 
 /// A flow as it is.

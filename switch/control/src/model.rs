@@ -702,7 +702,7 @@ impl Model {
         let addresses = if device.is_some() { Vec::new() } else { self.choose_addresses(&network, asked)? };
         let mac = match &request.mac {
             Some(text) => self.check_mac(text, &network)?,
-            None => mac_for(&addresses, &id),
+            None => mac_for(&addresses, &id).get(),
         };
         // The default route goes by the first network that has a way out.
         let gateways = if network.internal || !is_first || !ours { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() };
@@ -869,13 +869,12 @@ fn free_ifname(sandbox: &Sandbox, prefix: &str) -> String {
 }
 
 /// 02:42 and the IPv4 address, as Docker does; without one, from the id.
-fn mac_for(addresses: &[IpNetwork], id: &str) -> Mac {
+fn mac_for(addresses: &[IpNetwork], id: &str) -> UnicastMac {
     let v4 = addresses.iter().find_map(|address| match address {
         IpNetwork::V4(v4) => Some(v4.ip().octets()),
         IpNetwork::V6(_) => None,
     });
-    let [a, b, c, d] = v4.unwrap_or_else(|| u32::from_str_radix(&id[..8], 16).unwrap_or(0).to_be_bytes());
-    Mac([0x02, 0x42, a, b, c, d])
+    UnicastMac::numbered(v4.unwrap_or_else(|| u32::from_str_radix(&id[..8], 16).unwrap_or(0).to_be_bytes()))
 }
 
 fn join(subnets: &[IpNetwork]) -> String {

@@ -100,6 +100,19 @@ impl UnicastMac {
         if mac.is_group() || mac == Mac::ZERO { None } else { Some(Self(mac)) }
     }
 
+    /// 02:42 and four octets: those of an IPv4 address, as Docker names the stations it makes.
+    #[must_use]
+    pub const fn numbered([a, b, c, d]: [u8; 4]) -> Self {
+        Self(Mac([0x02, 0x42, a, b, c, d]))
+    }
+
+    /// The interface identifier that the address gives (modified EUI-64; RFC 4291 appendix A).
+    #[must_use]
+    pub const fn interface_identifier(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0.0;
+        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
     /// The plain address.
     #[must_use]
     pub const fn get(self) -> Mac {

@@ -303,7 +303,7 @@ impl Inner {
 
     /// The device behind a port is gone. If its namespace is gone too, so is the sandbox.
     pub(crate) fn device_gone(&mut self, port: PortId) {
-        if self.uplink_port.is_some_and(|uplink| uplink.port == port) {
+        if self.uplink.as_ref().and_then(|uplink| uplink.open).is_some_and(|device| device.port == port) {
             return self.uplink_gone();
         }
         let Some(endpoint_id) = self.ports.iter().find(|(_, id)| **id == port).map(|(endpoint, _)| endpoint.clone()) else { return };

@@ -9,14 +9,14 @@ use std::{
 
 use dataplane::{AdvertiseConfig, DhcpConfig, GatewayConfig};
 use nat::{
-    Behaviour, Forward, ForwardId, Inside, Prefixes, Translation,
+    Forward, ForwardId, Inside, Prefixes, Translation,
     proxy::{self, SocketId, Transport},
 };
 use packet::{Mac, NetworkId, UnicastMac};
 use serde_json::json;
 use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use weft_control::{
-    Code, ControlError, Endpoint, L2, NatPreset, Network, Protocol, Published, Result, Sandbox,
+    Code, ControlError, Endpoint, L2, Network, Protocol, Published, Result, Sandbox,
     api::{FlowInfo, PublishInfo, RoutePair, protocol_name},
     publish::{self, PublishRequest},
 };
@@ -54,8 +54,7 @@ pub(super) fn gateway_of(network: &Network) -> Option<GatewayConfig> {
         _ if network.overlay.is_some() => network.overlay.as_ref()?.vni.to_be_bytes(),
         _ => u32::from_str_radix(network.id.get(..8)?, 16).ok()?.to_be_bytes(),
     };
-    let mac = UnicastMac::new(Mac([2, 0x42, tail[0], tail[1], tail[2], tail[3]]))?;
-    Some(GatewayConfig { dhcp: dhcp_of(network), advertise: advertise_of(network), ..GatewayConfig::new(mac, addresses) })
+    Some(GatewayConfig { dhcp: dhcp_of(network), advertise: advertise_of(network), ..GatewayConfig::new(UnicastMac::numbered(tail), addresses) })
 }
 
 /// How long an address is lent.
@@ -77,13 +76,11 @@ fn advertise_of(network: &Network) -> Option<AdvertiseConfig> {
     network.ra.then_some(AdvertiseConfig { is_router: !network.internal, mtu: network.mtu })
 }
 
-/// The address that a station makes itself of an advertised prefix and its MAC (RFC 4291 appendix A).
+/// The address that a station makes itself of an advertised prefix and its MAC (RFC 4862 section 5.5.3).
 pub(super) fn autoconfigured(network: &Network, mac: UnicastMac) -> Option<Ipv6Addr> {
     let prefix = network.pools.iter().find(|pool| network.ra && pool.subnet.is_ipv6() && pool.subnet.prefix() == 64)?;
     let IpAddr::V6(prefix) = prefix.subnet.network() else { return None };
-    let [a, b, c, d, e, f] = mac.get().0;
-    let identifier = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
-    Some(Ipv6Addr::from_bits(prefix.to_bits() | u128::from(identifier)))
+    Some(Ipv6Addr::from_bits(prefix.to_bits() | u128::from(mac.interface_identifier())))
 }
 
 impl Inner {
@@ -98,7 +95,7 @@ impl Inner {
             masquerade: !network.internal && network.masquerade,
         };
         self.own_on_uplink(network)?;
-        let inside = (self.packet_uplink.is_some() && !network.internal).then(|| translation_of(network));
+        let inside = (self.uplink.is_some() && !network.internal).then(|| translation_of(network));
         self.dataplane.uplink(UplinkCommand::SetNetwork(bridge, served, inside)).map_err(unavailable)?;
         for (one, other) in &self.model.routes {
             if let (Some(&one), Some(&other)) = (self.bridges.get(one), self.bridges.get(other)) {
@@ -166,7 +163,7 @@ impl Inner {
     fn publish_one(&mut self, sandbox: &Sandbox, request: &PublishRequest) -> Result<Live> {
         let (bridge, endpoint, binding) = self.published_endpoint(sandbox)?;
         let request = &PublishRequest { host_ip: request.host_ip.or(binding), ..request.clone() };
-        if self.packet_uplink.is_some() {
+        if self.uplink.is_some() {
             return self.forward_one(bridge, endpoint, request);
         }
         let mac: Mac = endpoint.mac.parse().map_err(|_| unavailable("the endpoint has no MAC address"))?;
@@ -195,7 +192,7 @@ impl Inner {
 
     /// The same on an uplink of packets: DNAT, for each family that the endpoint and the uplink have.
     fn forward_one(&self, network: NetworkId, endpoint: &Endpoint, request: &PublishRequest) -> Result<Live> {
-        let Some(uplink) = &self.packet_uplink else { return Err(unavailable("there is no uplink of packets")) };
+        let Some(uplink) = self.uplink.as_ref().map(|uplink| &uplink.link) else { return Err(unavailable("there is no uplink of packets")) };
         if let Some(ip) = request.host_ip.filter(|ip| !uplink.addresses.iter().any(|own| own.ip() == *ip)) {
             let own: Vec<_> = uplink.addresses.iter().map(|own| own.ip().to_string()).collect();
             return Err(ControlError::new(Code::Invalid, ip.to_string(), format!("cannot publish on {ip}: the uplink has {}", own.join(" and "))));
@@ -363,12 +360,7 @@ impl Inner {
         let state = self.uplink_state()?;
         let carried = state.flows.into_iter().map(|flow| FlowInfo {
             network: self.network_name(flow.network),
-            protocol: match flow.transport {
-                Transport::Tcp => "tcp",
-                Transport::Udp => "udp",
-                Transport::Echo => "icmp",
-            }
-            .into(),
+            protocol: protocol_name(flow.transport.number(flow.inside.is_ipv4())),
             inside: flow.inside.to_string(),
             outside: flow.outside.to_string(),
             external: None,
@@ -417,13 +409,6 @@ const EPHEMERAL: (u16, u16) = (32_768, 60_999);
 
 /// How a network is translated on an uplink of packets.
 fn translation_of(network: &Network) -> Inside {
-    let preset = network.nat.map_or(Behaviour::default(), |preset| match preset {
-        NatPreset::FullCone => Behaviour::FULL_CONE,
-        NatPreset::Restricted => Behaviour::RESTRICTED,
-        NatPreset::PortRestricted => Behaviour::PORT_RESTRICTED,
-        NatPreset::Symmetric => Behaviour::SYMMETRIC,
-        NatPreset::Cgnat => Behaviour::CGNAT,
-    });
     let v6 = network.pools.iter().find_map(|pool| if let ipnetwork::IpNetwork::V6(subnet) = pool.subnet { Some(subnet) } else { None });
     Inside {
         subnets: network.pools.iter().map(|pool| pool.subnet).collect(),
@@ -433,7 +418,7 @@ fn translation_of(network: &Network) -> Inside {
             (true, pool) => Translation::Source(pool.clone()),
         },
         prefixes: network.nat_prefix.and_then(|external| Prefixes::new(v6?, external)),
-        behaviour: preset,
+        behaviour: network.nat.and_then(|preset| preset.name().parse().ok()).unwrap_or_default(),
     }
 }
 

@@ -23,7 +23,7 @@ use weft_control::{
     Code, Container, ControlError, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     port_name,
-    uplink::{PacketSpec, UplinkSpec},
+    uplink::UplinkSpec,
 };
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
     names::Names,
     publishing::{Live, gateway_of},
     store::Store,
-    trace::UplinkPort,
+    uplink::LiveUplink,
 };
 use crate::{dataloop::DataPlane, dirs::Dirs, output_log::now_ns, uplink::UplinkCommand};
 
@@ -66,11 +66,7 @@ pub(crate) struct Inner {
     /// Where the switch's ends of veth pairs live; made when first needed.
     pub(crate) switch_side: Option<Netns>,
     /// The uplink of packets, if packets have one.
-    pub(super) packet_uplink: Option<PacketSpec>,
-    pub(super) uplink_port: Option<UplinkPort>,
-    pub(super) uplink_spec: Option<UplinkSpec>,
-    /// An uplink whose device is not there, and its network.
-    pub(super) uplink_lost: Option<(UplinkSpec, NetworkId)>,
+    pub(super) uplink: Option<LiveUplink>,
     flow_watchers: usize,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
@@ -112,10 +108,7 @@ impl Runtime {
             tunnels: BTreeMap::new(),
             vxlan_port,
             switch_side: None,
-            packet_uplink: None,
-            uplink_port: None,
-            uplink_spec: None,
-            uplink_lost: None,
+            uplink: None,
             flow_watchers: 0,
             live: BTreeMap::new(),
             resolving: Names::new(dns),

@@ -24,8 +24,10 @@ impl Inner {
         if request.port == "host" {
             return self.dataplane.explain(None, frame(&probe, STRANGER, STRANGER)).map_err(unavailable);
         }
-        if let (Some(uplink), true) = (&self.uplink_port, request.port == "uplink" || request.port.starts_with("uplink:")) {
-            return self.dataplane.explain(Some(uplink.port), frame(&probe, STRANGER, uplink.mac)).map_err(unavailable);
+        if let Some(uplink) = self.uplink.as_ref().filter(|_| request.port == "uplink" || request.port.starts_with("uplink:"))
+            && let Some(device) = uplink.open
+        {
+            return self.dataplane.explain(Some(device.port), frame(&probe, STRANGER, uplink.mac.get())).map_err(unavailable);
         }
         // A sandbox with one port stands for it.
         let name = match self.model.sandbox(&request.port) {
@@ -102,14 +104,4 @@ fn frame(probe: &Probe, source: Mac, destination: Mac) -> Vec<u8> {
     }
     let kind = if v4 { [8, 0] } else { [0x86, 0xdd] };
     [&destination.0[..], &source.0, &kind, &ip, &l4].concat()
-}
-
-/// The port of the uplink of packets, with the router's address there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct UplinkPort {
-    pub(super) port: packet::PortId,
-    pub(super) mac: Mac,
-    pub(super) network: packet::NetworkId,
-    /// Of its device.
-    pub(super) index: Option<u32>,
 }

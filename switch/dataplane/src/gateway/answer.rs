@@ -10,10 +10,9 @@ use crate::drop::DropReason;
 /// Hops of our own packets; neighbour discovery demands 255.
 pub(crate) const HOPS: u8 = 64;
 
-/// The link-local address that a MAC gives (RFC 4291 appendix A).
+/// The link-local address that a MAC gives (RFC 4291 section 2.5.6).
 pub(crate) fn link_local(mac: UnicastMac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.get().0;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(mac.interface_identifier()))
 }
 
 /// The address of ours that an ARP request asks for.
