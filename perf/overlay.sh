@@ -66,16 +66,4 @@ for round in $(seq "${1:-3}"); do
     underlay; with_weft; rows weft; cleanup
     underlay; with_kernel; rows kernel; cleanup
 done 2>/dev/null | tee "$out"
-python3 - "$out" <<'P'
-import collections, statistics, sys
-rows = collections.defaultdict(lambda: collections.defaultdict(list))
-for line in open(sys.argv[1]):
-    words = line.split()
-    if len(words) == 3: rows[words[1]][words[0]].append(float(words[2]))
-musts = {"tcp1": "0.6", "tcp4": "0.4", "udp64-kpps": "0.9", "latency-p50-us": "at most 1.2"}
-print("\n| what | weft | kernel vxlan + bridge | to the kernel | must |\n|---|---|---|---|---|")
-for what, peers in rows.items():
-    at = {peer: statistics.median(values) for peer, values in peers.items()}
-    ratio = f"{at['weft'] / at['kernel']:.2f}" if at.get("kernel") and at.get("weft") else "-"
-    print(f"| {what} | {at.get('weft', '-')} | {at.get('kernel', '-')} | {ratio} | {musts[what]} |")
-P
+python3 "$(dirname "$0")/table.py" weft kernel weft/kernel tcp1=0.6 tcp4=0.4 udp64-kpps=0.9 'latency-p50-us=at most 1.2' <"$out"

@@ -78,18 +78,4 @@ for round in $(seq "${1:-3}"); do
     out_rows pasta "ip netns exec $c"; in_row pasta "ip netns exec $c"
     cleanup; mkdir -p "$state"
 done 2>/dev/null | tee "$out"
-python3 - "$out" <<'P'
-import collections, statistics, sys
-rows = collections.defaultdict(lambda: collections.defaultdict(list))
-for line in open(sys.argv[1]):
-    words = line.split()
-    if len(words) == 3: rows[words[1]][words[0]].append(float(words[2]))
-PEERS = ["weft", "packets", "switch", "kernel", "slirp4netns", "pasta"]
-print("\n| what | " + " | ".join(PEERS) + " | weft/kernel | weft/slirp4netns | packets/switch | packets/kernel |\n|---" + "|---" * 10 + "|")
-for what, peers in rows.items():
-    at = {peer: statistics.median(values) for peer, values in peers.items()}
-    ratio = lambda one, other: f"{at[one] / at[other]:.2f}" if at.get(one) and at.get(other) else "-"
-    cells = [f"{at[peer]:g}" if peer in at else "-" for peer in PEERS]
-    cells += [ratio("weft", "kernel"), ratio("weft", "slirp4netns"), ratio("packets", "switch"), ratio("packets", "kernel")]
-    print(f"| {what} | " + " | ".join(cells) + " |")
-P
+python3 "$(dirname "$0")/table.py" weft packets switch kernel slirp4netns pasta weft/kernel weft/slirp4netns packets/switch packets/kernel <"$out"

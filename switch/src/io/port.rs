@@ -150,7 +150,7 @@ impl PortIo {
         let mut count = 0;
         while count < budget {
             let result = match self.kind {
-                ReadKind::Packet => receiver.receive(self.fd(), pool, &mut each).map_err(|error| errno_of(&error)),
+                ReadKind::Packet => receiver.receive(self.as_fd(), pool, &mut each).map_err(|error| errno_of(&error)),
                 ReadKind::Tap => self.read_one(pool).map(|frame| {
                     each(frame, None);
                     1

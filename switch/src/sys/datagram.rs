@@ -3,26 +3,25 @@
 
 use std::{
     io::{self, IoSlice},
-    mem::{size_of, zeroed},
+    mem::zeroed,
     net::SocketAddr,
-    os::fd::AsRawFd,
+    os::fd::{AsFd as _, AsRawFd},
     ptr,
 };
 
-use packet::{BufferClass, Frame, HEADROOM, Pool};
+use packet::{Frame, HEADROOM, Pool};
 use socket2::{SockAddr, Socket};
 
-use super::socket::{address_of, set};
+use super::{
+    batch::{Batch, Control, HEADER, Message},
+    socket::{address_of, set},
+};
 
 /// Buffers of one receiving call.
 const BATCH: usize = 16;
 /// Room for three control messages of one int: 3 * CMSG_SPACE(4).
 const CONTROL: usize = 3 * SPACE;
 const SPACE: usize = 24;
-const HEADER: usize = size_of::<libc::cmsghdr>();
-/// Room for any address.
-#[expect(clippy::cast_possible_truncation, reason = "128")]
-const NAME: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 /// Congestion field of a traffic class.
 const ECN: u8 = 3;
 
@@ -57,13 +56,13 @@ pub(crate) fn set_do_not_fragment(socket: &Socket, ipv6: bool) -> io::Result<()>
     }
 }
 
-/// Control messages, one behind the other, at most [`CONTROL`] bytes.
-struct Control {
+/// Control messages to send, one behind the other, at most [`CONTROL`] bytes.
+struct Labels {
     words: [u64; CONTROL / 8],
     used: usize,
 }
 
-impl Control {
+impl Labels {
     /// Adds a message with an int, or with the u16 that UDP_SEGMENT takes.
     fn push(&mut self, level: i32, kind: i32, value: &[u8]) {
         let header = libc::cmsghdr { cmsg_len: HEADER + value.len(), cmsg_level: level, cmsg_type: kind };
@@ -84,7 +83,7 @@ impl Control {
 /// As sendmsg(2).
 pub(crate) fn send(socket: &Socket, label: &Label, segment: Option<u16>, parts: &[IoSlice<'_>]) -> io::Result<()> {
     let to = SockAddr::from(label.to);
-    let mut control = Control { words: [0; CONTROL / 8], used: 0 };
+    let mut control = Labels { words: [0; CONTROL / 8], used: 0 };
     if let Some(segment) = segment {
         control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
     }
@@ -130,26 +129,13 @@ pub(crate) struct Received {
     pub(crate) frame: Frame,
 }
 
-/// Reusable arrays for recvmmsg.
-pub(crate) struct Receiver {
-    headers: Box<[libc::mmsghdr; BATCH]>,
-    vectors: Box<[libc::iovec; BATCH]>,
-    names: Box<[libc::sockaddr_storage; BATCH]>,
-    control: Box<[[u64; CONTROL / 8]; BATCH]>,
-    frames: [Option<Frame>; BATCH],
-}
-
-impl std::fmt::Debug for Receiver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Receiver")
-    }
-}
+/// Receives from sockets of tunnels.
+#[derive(Debug)]
+pub(crate) struct Receiver(Batch<BATCH, CONTROL>);
 
 impl Receiver {
     pub(crate) fn new() -> Self {
-        // SAFETY: plain data for which zero is valid.
-        let (headers, vectors, names) = unsafe { (Box::new(zeroed()), Box::new(zeroed()), Box::new(zeroed())) };
-        Self { headers, vectors, names, control: Box::new([[0; CONTROL / 8]; BATCH]), frames: [const { None }; BATCH] }
+        Self(Batch::new(HEADROOM, true))
     }
 
     /// Receives up to a batch; true when more may wait.
@@ -157,59 +143,28 @@ impl Receiver {
     /// # Errors
     /// As recvmmsg(2); would-block when there is nothing.
     pub(crate) fn receive(&mut self, socket: &Socket, pool: &Pool, mut each: impl FnMut(Received)) -> io::Result<bool> {
-        let offered = self.offer(pool);
-        if offered == 0 {
-            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        }
-        let count = u32::try_from(offered).unwrap_or_default();
-        // SAFETY: the first `offered` headers point at names, vectors, buffers and control space that `self`
-        // owns, unshared, for the length of the call.
-        let received = unsafe { libc::recvmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT, ptr::null_mut()) };
-        let Ok(received) = usize::try_from(received) else { return Err(io::Error::last_os_error()) };
-        for index in 0..received {
-            let (header, length) = (&self.headers[index].msg_hdr, self.headers[index].msg_len as usize);
-            let (Some(mut frame), Some(from)) = (self.frames[index].take(), address_of(&self.names[index], header.msg_namelen)) else { continue };
-            frame.set_bounds(HEADROOM, length);
-            let (ecn, segment) = read_control(&self.control[index], header.msg_controllen);
-            each(Received { from, ecn, segment, frame });
-        }
-        Ok(received == offered)
-    }
-
-    fn offer(&mut self, pool: &Pool) -> usize {
-        for index in 0..BATCH {
-            let frame = match &mut self.frames[index] {
-                Some(frame) => frame,
-                none => match pool.take(BufferClass::Large) {
-                    Some(frame) => none.insert(frame),
-                    None => return index,
-                },
-            };
-            let storage = &mut frame.storage_mut()[HEADROOM..];
-            self.vectors[index] = libc::iovec { iov_base: storage.as_mut_ptr().cast(), iov_len: storage.len() };
-            let header = &mut self.headers[index].msg_hdr;
-            (header.msg_name, header.msg_namelen) = ((&raw mut self.names[index]).cast(), NAME);
-            (header.msg_iov, header.msg_iovlen) = (&raw mut self.vectors[index], 1);
-            (header.msg_control, header.msg_controllen) = (self.control[index].as_mut_ptr().cast(), CONTROL);
-        }
-        BATCH
+        let result = self.0.receive(socket.as_fd(), pool, |Message { frame, control, name: (name, length) }| {
+            if let Some(from) = address_of(name, length) {
+                let (ecn, segment) = read_control(control);
+                each(Received { from, ecn, segment, frame });
+            }
+        });
+        result.map(|(_, more)| more)
     }
 }
 
 /// The congestion field, and the length of segments (zero when there is one datagram).
-fn read_control(words: &[u64; CONTROL / 8], length: usize) -> (u8, usize) {
-    let (mut ecn, mut segment, mut at) = (0, 0, 0);
-    let byte = |at: usize| words.get(at / 8).map_or(0, |word| word.to_ne_bytes()[at % 8]);
-    let int = |at: usize| i32::from_ne_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]);
-    while at + HEADER < length.min(CONTROL) {
-        match (int(at + 8), int(at + 12)) {
-            // One byte of IPv4, an int of IPv6: native order, so of a small value one byte or the other.
-            (libc::IPPROTO_IP, libc::IP_TOS) => ecn = byte(at + HEADER) & ECN,
-            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => ecn = u8::try_from(int(at + HEADER)).unwrap_or_default() & ECN,
-            (libc::SOL_UDP, libc::UDP_GRO) => segment = usize::try_from(int(at + HEADER)).unwrap_or_default(),
+fn read_control(control: Control<'_>) -> (u8, usize) {
+    let (mut ecn, mut segment) = (0, 0);
+    for (level, kind, data) in control {
+        let int = data.first_chunk().map_or(0, |word| i32::from_ne_bytes(*word));
+        match (level, kind) {
+            // One byte of IPv4, an int of IPv6.
+            (libc::IPPROTO_IP, libc::IP_TOS) => ecn = data.first().map_or(0, |class| class & ECN),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => ecn = u8::try_from(int).unwrap_or_default() & ECN,
+            (libc::SOL_UDP, libc::UDP_GRO) => segment = usize::try_from(int).unwrap_or_default(),
             _ => {}
         }
-        at += usize::try_from(int(at)).unwrap_or_default().max(HEADER).next_multiple_of(8);
     }
     (ecn, segment)
 }

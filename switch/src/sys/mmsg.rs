@@ -2,14 +2,16 @@
 
 use std::{
     io,
-    mem::{MaybeUninit, zeroed},
-    os::fd::RawFd,
-    ptr,
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, RawFd},
 };
 
-use packet::{BufferClass, Frame, HEADROOM, Pool, VIRTIO_NET_HDR_LEN};
+use packet::{Frame, HEADROOM, Pool, VIRTIO_NET_HDR_LEN};
 
-use super::ring::StrippedTag;
+use super::{
+    batch::{Batch, Control},
+    ring::StrippedTag,
+};
 
 /// Frames per system call.
 pub(crate) const BATCH: usize = 32;
@@ -19,13 +21,8 @@ const START: usize = HEADROOM - VIRTIO_NET_HDR_LEN;
 
 /// Finds the VLAN tag in control messages (packet(7), PACKET_AUXDATA). Layout of
 /// `struct tpacket_auxdata`: status u32, len u32, snaplen u32, mac u16, net u16, vlan_tci u16, vlan_tpid u16.
-pub(crate) fn stripped_tag(control: &[u8]) -> Option<StrippedTag> {
-    const HEADER: usize = size_of::<libc::cmsghdr>();
-    let word = |at: usize| Some(i32::from_ne_bytes(*control.get(at..at + 4)?.first_chunk()?));
-    if word(8)? != libc::SOL_PACKET || word(12)? != libc::PACKET_AUXDATA {
-        return None;
-    }
-    let data = control.get(HEADER..)?;
+pub(super) fn stripped_tag(mut control: Control<'_>) -> Option<StrippedTag> {
+    let (_, _, data) = control.find(|(level, kind, _)| (*level, *kind) == (libc::SOL_PACKET, libc::PACKET_AUXDATA))?;
     let status = u32::from_ne_bytes(*data.first_chunk()?);
     let half = |at: usize| Some(u16::from_ne_bytes(*data.get(at..at + 2)?.first_chunk()?));
     if status & libc::TP_STATUS_VLAN_VALID == 0 {
@@ -35,80 +32,23 @@ pub(crate) fn stripped_tag(control: &[u8]) -> Option<StrippedTag> {
     Some(StrippedTag { tpid, tci: half(16)? })
 }
 
-/// Reusable arrays for recvmmsg.
-pub(crate) struct Receiver {
-    headers: Box<[libc::mmsghdr; BATCH]>,
-    vectors: Box<[libc::iovec; BATCH]>,
-    control: Box<[[u64; CONTROL / 8]; BATCH]>,
-    frames: [Option<Frame>; BATCH],
-}
-
-impl std::fmt::Debug for Receiver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Receiver")
-    }
-}
+/// Receives from packet sockets.
+#[derive(Debug)]
+pub(crate) struct Receiver(Batch<BATCH, CONTROL>);
 
 impl Receiver {
     /// Empty arrays.
     pub(crate) fn new() -> Self {
-        // SAFETY: mmsghdr and iovec are plain data for which zero is valid.
-        let (headers, vectors) = unsafe { (Box::new(zeroed()), Box::new(zeroed())) };
-        Self { headers, vectors, control: Box::new([[0; CONTROL / 8]; BATCH]), frames: [const { None }; BATCH] }
+        Self(Batch::new(START, false))
     }
 
-    /// Receives up to a batch; each frame starts with its virtio header, if the port has one.
+    /// Receives up to a batch, and answers how many; each frame starts with its virtio header, if the port has one.
     ///
     /// # Errors
     /// As recvmmsg(2); would-block when there is nothing.
-    pub(crate) fn receive(
-        &mut self,
-        fd: RawFd,
-        pool: &Pool,
-        mut each: impl FnMut(Frame, Option<StrippedTag>),
-    ) -> io::Result<usize> {
-        let mut offered = 0;
-        for (index, slot) in self.frames.iter_mut().enumerate() {
-            if slot.is_none() {
-                *slot = pool.take(BufferClass::Large);
-            }
-            let Some(frame) = slot else { break };
-            let storage = &mut frame.storage_mut()[START..];
-            self.vectors[index] = libc::iovec { iov_base: storage.as_mut_ptr().cast(), iov_len: storage.len() };
-            let header = &mut self.headers[index].msg_hdr;
-            header.msg_iov = &raw mut self.vectors[index];
-            header.msg_iovlen = 1;
-            header.msg_control = self.control[index].as_mut_ptr().cast();
-            header.msg_controllen = CONTROL;
-            offered = index + 1;
-        }
-        if offered == 0 {
-            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        }
-        // SAFETY: the first `offered` headers point at vectors, buffers and control space that `self`
-        // owns, unshared, for the length of the call.
-        let received = unsafe {
-            libc::recvmmsg(fd, self.headers.as_mut_ptr(), len32(offered), libc::MSG_DONTWAIT, ptr::null_mut())
-        };
-        let Ok(received) = usize::try_from(received) else { return Err(io::Error::last_os_error()) };
-        for index in 0..received {
-            let length = self.headers[index].msg_len as usize;
-            let tag = control_tag(&self.control[index], self.headers[index].msg_hdr.msg_controllen);
-            if let Some(mut frame) = self.frames[index].take() {
-                frame.set_bounds(START, length);
-                each(frame, tag);
-            }
-        }
-        Ok(received)
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, pool: &Pool, mut each: impl FnMut(Frame, Option<StrippedTag>)) -> io::Result<usize> {
+        self.0.receive(socket, pool, |message| each(message.frame, stripped_tag(message.control))).map(|(count, _)| count)
     }
-}
-
-fn control_tag(control: &[u64; CONTROL / 8], length: usize) -> Option<StrippedTag> {
-    let mut bytes = [0; CONTROL];
-    for (chunk, word) in bytes.chunks_exact_mut(8).zip(control) {
-        chunk.copy_from_slice(&word.to_ne_bytes());
-    }
-    stripped_tag(bytes.get(..length)?)
 }
 
 /// Sends `frames` with their virtio headers; answers how many the device took.

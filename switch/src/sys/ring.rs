@@ -360,7 +360,7 @@ fn place_message(mut frame: Frame, filled: usize) -> (Frame, Option<StrippedTag>
     let bytes = frame.bytes();
     let tag = bytes.get(RECVMSG_OUT..RECVMSG_OUT + CONTROL).and_then(|control| {
         let length = usize::try_from(u32::from_ne_bytes(*bytes.get(4..8)?.first_chunk()?)).ok()?;
-        super::mmsg::stripped_tag(control.get(..length)?)
+        super::mmsg::stripped_tag(super::batch::Control::new(control.get(..length)?))
     });
     (place(frame, RECVMSG_OUT + CONTROL, filled), tag)
 }
