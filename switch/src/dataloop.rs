@@ -597,20 +597,20 @@ impl Loop {
     }
 
     fn start_capture(&mut self, config: CaptureConfig, now: Instant) -> Result<(CaptureId, Requests<CaptureBytes>), CommandError> {
+        let seen = config.scope;
         let Reply::Capture(id) = self.switch.apply(Command::StartCapture(config), now, &mut self.outbox)? else {
             return Err(CommandError::TooMany("captures"));
         };
-        let scope = match config.scope {
+        let scope = match seen {
             CaptureScope::Network(network) => Some(network),
             CaptureScope::All | CaptureScope::Port(_) => None,
         };
         let Reply::Ports(ports) = self.switch.apply(Command::ShowPorts(scope), now, &mut self.outbox)? else {
             return Err(CommandError::TooMany("captures"));
         };
-        let (writer, receiver) = CaptureWriter::start(id, self.epoch_ns);
-        let mut writer = writer;
+        let (mut writer, receiver) = CaptureWriter::start(id, self.epoch_ns);
         for view in ports {
-            if !matches!(config.scope, CaptureScope::Port(port) if port != view.id) {
+            if !matches!(seen, CaptureScope::Port(port) if port != view.id) {
                 writer.add_interface(view.id, &view.config.name);
             }
         }

@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     vec![
         test("capture::drops_are_marked_and_ports_are_interfaces", NEEDS, drops_marked),
         test("capture::wire_size_or_whole", NEEDS, wire_size),
+        test("capture::filters_as_tcpdump_s", NEEDS, filters),
     ]
 }
 
@@ -69,4 +70,33 @@ fn wire_size() {
             assert!(bad.is_empty(), "checksums are finished:\n{bad}");
         }
     }
+}
+
+/// Beside tshark's own reading of everything.
+fn filters() {
+    let lab = Lab::start();
+    lab.weft("network create net --subnet 10.9.0.0/24").ok();
+    lab.weft("run -d --name a --net net:ip=10.9.0.11 -- sleep 1000").ok();
+    lab.weft("run -d --name b --net net:ip=10.9.0.12 -- sleep 1000").ok();
+    for (wrong, named) in [("tcp port x", "`x`"), ("nonsense", "`nonsense`"), ("( tcp", "`)`")] {
+        let refused = lab.weft_args(&["capture", "net", "-c", "1", "-f", wrong]);
+        assert!(refused.code == Some(1) && refused.stderr.contains(named), "{wrong}: {}", refused.stderr);
+    }
+    let (all, some) = (lab.dir().join("all.pcapng"), lab.dir().join("some.pcapng"));
+    let start = |file: &std::path::Path, filter: &[&str]| {
+        let mut command = lab.weft_command();
+        command.args(["capture", "b", "-w"]).arg(file).args(filter);
+        command.spawn().expect("capture")
+    };
+    let mut captures = [start(&all, &[]), start(&some, &["-f", "icmp", "and", "src", "host", "10.9.0.11"])];
+    eventually("the captures run", || [&all, &some].iter().all(|file| std::fs::metadata(file).is_ok_and(|meta| meta.len() > 0)));
+    lab.weft("exec a ping -c 3 -i 0.2 10.9.0.12").ok();
+    let read = |file: &std::path::Path, filter: &str| run(Command::new("tshark").args(["-r", &file.to_string_lossy(), "-Y", filter, "-T", "fields", "-e", "eth.src", "-e", "frame.len", "-e", "icmp.seq"])).stdout;
+    const WANTED: &str = "icmp && ip.src == 10.9.0.11";
+    eventually("all of it is written", || read(&all, WANTED).lines().count() >= 3 && read(&all, WANTED) == read(&some, "frame"));
+    for capture in &mut captures {
+        drop(capture.kill());
+        drop(capture.wait());
+    }
+    assert!(read(&all, "frame").lines().count() > read(&some, "frame").lines().count(), "the filter leaves out ARP and replies");
 }

@@ -27,7 +27,7 @@ pub(crate) fn record(captures: &Slots<CaptureConfig>, sighting: Sighting, frame:
             CaptureScope::Network(network) => network == sighting.network,
             CaptureScope::Port(port) => port == sighting.port,
         };
-        if !looks {
+        if !looks || config.filter.as_ref().is_some_and(|filter| !filter.matches(frame.bytes())) {
             continue;
         }
         let id = CaptureId::new(index, generation);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use packet::{CaptureId, Duration, Instant, Mac, NetworkId, PortId, UnicastMac, VlanId};
+use packet::{CaptureId, Duration, Filter, Instant, Mac, NetworkId, PortId, UnicastMac, VlanId};
 
 use crate::{
     gateway::{GatewayConfig, Reservation},
@@ -82,13 +82,15 @@ pub enum CaptureScope {
 }
 
 /// A capture to start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CaptureConfig {
     /// What it sees.
     pub scope: CaptureScope,
     /// Super-frames whole, with checksums as they are; otherwise as the wire would carry them
     /// (cut and finished, which [`CaptureRecord`](crate::CaptureRecord)s then are).
     pub whole: bool,
+    /// Only frames that match; a super-frame is looked at before it is cut.
+    pub filter: Option<Filter>,
 }
 
 /// What control asks of the data plane.

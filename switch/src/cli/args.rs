@@ -668,6 +668,9 @@ pub(super) struct CaptureArguments {
     /// Super-frames whole instead of as the wire would see them
     #[arg(long)]
     pub(super) whole: bool,
+    /// Only these frames, as tcpdump says it: 'tcp port 80 and not host 10.0.0.2' (a part of pcap-filter(7))
+    #[arg(short, long, num_args = 1.., value_name = "EXPRESSION")]
+    pub(super) filter: Vec<String>,
     /// End after this many frames
     #[arg(short, long)]
     pub(super) count: Option<usize>,

@@ -44,7 +44,8 @@ fn readable(line: &str) -> String {
 }
 
 pub(super) fn capture(arguments: &CaptureArguments, place: &Place) -> End {
-    let path = format!("/v1/capture?target={}&whole={}", escape(&arguments.target), arguments.whole);
+    let filter = arguments.filter.join(" ");
+    let path = format!("/v1/capture?target={}&whole={}&filter={}", escape(&arguments.target), arguments.whole, escape(&filter));
     let mut frames = Blocks::default();
     let mut remaining = arguments.count;
     let show = arguments.write.is_none();

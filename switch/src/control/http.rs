@@ -14,6 +14,7 @@ use axum::{
     routing::{get, patch, post},
 };
 use dataplane::{CaptureConfig, CaptureScope};
+use packet::BadFilter;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{net::UnixListener, sync::mpsc, task};
@@ -447,6 +448,8 @@ struct CaptureQuery {
     target: Option<String>,
     #[serde(default)]
     whole: bool,
+    #[serde(default)]
+    filter: Option<String>,
 }
 
 async fn capture(State(runtime): State<Runtime>, Query(query): Query<CaptureQuery>) -> std::result::Result<Response, Failure> {
@@ -455,7 +458,8 @@ async fn capture(State(runtime): State<Runtime>, Query(query): Query<CaptureQuer
             None | Some("all") => CaptureScope::All,
             Some(target) => inner.capture_scope(target)?,
         };
-        inner.dataplane.start_capture(CaptureConfig { scope, whole: query.whole }).map_err(unavailable)
+        let filter = query.filter.filter(|text| !text.trim().is_empty()).map(|text| text.parse().map_err(|error: BadFilter| ControlError::new(Code::Invalid, text, error.to_string()).hint("filters are a part of pcap-filter(7)")));
+        inner.dataplane.start_capture(CaptureConfig { scope, whole: query.whole, filter: filter.transpose()? }).map_err(unavailable)
     })
     .await?;
     let (sender, receiver) = mpsc::channel(256);

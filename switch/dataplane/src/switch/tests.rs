@@ -125,7 +125,7 @@ fn access_ports_of_two_vlans_are_two_bridges() {
 fn a_capture_sees_both_sides_and_changes_nothing() {
     let mut bench = Bench::new();
     let [a, b] = [(); 2].map(|()| bench.port(|_| {}));
-    bench.apply(Command::StartCapture(CaptureConfig { scope: CaptureScope::All, whole: false }));
+    bench.apply(Command::StartCapture(CaptureConfig { scope: CaptureScope::All, whole: false, filter: None }));
     assert_eq!(bench.send(a, 0xff, 1), [b]);
     let seen: Vec<_> = bench.out.captures.iter().map(|record| (record.port, record.direction)).collect();
     assert_eq!(seen, [(a, crate::Direction::Ingress), (b, crate::Direction::Egress)]);
