@@ -4,7 +4,9 @@
 //! Everything is ordered by one *revision*, which grows with each change. A call either gives the store's answer or
 //! says that the store is [`StoreError::Away`]: then nothing is known about whether it was carried out.
 
-use std::time::Duration;
+pub mod memory;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use thiserror::Error;
 
@@ -36,6 +38,16 @@ pub enum Compare {
     Unchanged(String, u64),
 }
 
+impl Compare {
+    /// Whose state is compared.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Absent(key) | Self::Present(key) | Self::Unchanged(key, _) => key,
+        }
+    }
+}
+
 /// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -55,6 +67,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// What is changed.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
 /// All of its changes under one revision, or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
@@ -64,10 +86,39 @@ pub struct Transaction {
     pub then: Vec<Change>,
 }
 
+impl Transaction {
+    /// Most compares, and most changes, of one transaction (etcd: `--max-txn-ops`).
+    pub const MOST: usize = 128;
+    /// Most bytes of its keys and values together: less than etcd's `--max-request-bytes` of 1.5 MiB, which counts more.
+    pub const LARGEST: usize = 1 << 20;
+
+    /// Whether every store would take it.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if there is too much of it, a key is empty, or a key is changed twice.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let mut changed = BTreeSet::new();
+        let bytes = |change: &Change| change.key().len() + if let Change::Put { value, .. } = change { value.len() } else { 0 };
+        let size = self.when.iter().map(|compare| compare.key().len()).sum::<usize>() + self.then.iter().map(bytes).sum::<usize>();
+        let why = if self.when.len() > Self::MOST || self.then.len() > Self::MOST {
+            format!("a transaction of {} compares and {} changes, at most {} of each", self.when.len(), self.then.len(), Self::MOST)
+        } else if size > Self::LARGEST {
+            format!("a transaction of {size} bytes, at most {}", Self::LARGEST)
+        } else if self.when.iter().map(Compare::key).chain(self.then.iter().map(Change::key)).any(str::is_empty) {
+            "a transaction on an empty key".into()
+        } else if let Some(twice) = self.then.iter().map(Change::key).find(|key| !changed.insert(*key)) {
+            format!("a transaction that changes {twice:?} twice")
+        } else {
+            return Ok(());
+        };
+        Err(StoreError::Refused(why))
+    }
+}
+
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Carried out, as this revision.
+    /// Carried out, as this revision (the store's last, if nothing had to be changed).
     Done(u64),
     /// Something did not hold: what was at the compared keys then, in their order (absent ones left out).
     Refused(Vec<Entry>),
@@ -94,12 +145,24 @@ pub enum Seen {
         /// By which change.
         revision: u64,
     },
-    /// What was watched for is no longer kept (compaction, a restored store, a new leader's loss): read everything again.
+    /// What was watched for is no longer kept (compaction, a restored store): read everything again, then watch again.
     Lost,
     /// The store cannot be reached. Told once; [`Seen::Back`] or [`Seen::Lost`] follows.
     Away(String),
     /// It can again, and nothing was missed.
     Back,
+}
+
+impl Seen {
+    /// The key it is about, if it is about one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Put(entry) => Some(&entry.key),
+            Self::Deleted { key, .. } => Some(key),
+            Self::Lost | Self::Away(_) | Self::Back => None,
+        }
+    }
 }
 
 /// Why a store did not answer.
@@ -130,7 +193,7 @@ pub trait Store {
     /// See [`StoreError`]; [`StoreError::LeaseEnded`] if a change names a lease that is not there.
     fn transact(&mut self, transaction: &Transaction) -> Result<Outcome, StoreError>;
 
-    /// A new lease with this time to live (whole seconds).
+    /// A new lease with this time to live, in whole seconds, rounded up; at least the store's own shortest (etcd: 2 s).
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -149,7 +212,8 @@ pub trait Store {
     fn revoke(&mut self, lease: LeaseId) -> Result<(), StoreError>;
 
     /// From now on [`Store::poll`] tells what happens to keys under `prefix` in revisions after `revision`. One watch a store:
-    /// another call replaces it.
+    /// another call replaces it, and what it had seen. After [`Seen::Lost`] there is none. Never waits: that the store cannot
+    /// be reached is told by [`Seen::Away`].
     ///
     /// # Errors
     /// See [`StoreError`].
