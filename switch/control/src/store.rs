@@ -4,11 +4,14 @@
 //! Everything is ordered by one *revision*, which grows with each change. A call either gives the store's answer or
 //! says that the store is [`StoreError::Away`]: then nothing is known about whether it was carried out.
 
+mod config;
 pub mod memory;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use thiserror::Error;
+
+pub use config::{Member, StoreConfig, StoreOptions, StoreUrl};
 
 /// A lease: what hangs on it goes when its owner has not renewed it for its time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
