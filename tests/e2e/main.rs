@@ -15,6 +15,7 @@ mod netns;
 mod restart;
 mod rootless;
 mod scale;
+mod store;
 mod traffic;
 mod transparent;
 mod up;
@@ -38,6 +39,7 @@ fn main() {
         restart::tests(),
         rootless::tests(),
         scale::tests(),
+        store::tests(),
         traffic::tests(),
         transparent::tests(),
         up::tests(),
