@@ -109,7 +109,9 @@ fn configure(spec: &EndpointSpec) -> Result<()> {
     Ok(())
 }
 
-fn default_route(gateway: IpAddr) -> IpNetwork {
+/// `0.0.0.0/0` or `::/0`, whichever leads by that gateway.
+#[must_use]
+pub fn default_route(gateway: IpAddr) -> IpNetwork {
     let unspecified = match gateway {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

@@ -15,7 +15,6 @@ use crate::{
     cli::{Place, daemon, invalid, print, unavailable},
     client::Client,
     control::{Daemon, DaemonConfig, Runtime},
-    dataloop::IoBackend,
     dirs::Dirs,
 };
 
@@ -31,7 +30,7 @@ pub(crate) fn run(path: &Path, check: bool, limit: Duration) -> End {
     let own = std::env::temp_dir().join(format!("weft-up-{}", std::process::id()));
     let place = Place { client: Client::new(own.join("api.sock")), dirs: Dirs::new(Some(&own)) };
     let rootless = daemon::prepare(&place, false).map_err(unavailable)?;
-    let config = DaemonConfig { dirs: place.dirs.clone(), io: IoBackend::Auto, rootless, uplink, vxlan_port: vxlan::PORT, lifetimes: nat::Lifetimes::default(), dns: Vec::new(), bridge_names: None };
+    let config = DaemonConfig { uplink, ..DaemonConfig::new(place.dirs.clone(), rootless) };
     let result = daemon::block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let runtime = daemon.runtime.clone();

@@ -29,6 +29,9 @@ pub struct NetworkCreate {
     /// Addresses never handed out, by label.
     #[serde(default)]
     pub aux_addresses: BTreeMap<String, IpAddr>,
+    /// Further addresses that the gateway answers for (Docker's `bip` beside a `default-gateway`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_addresses: Vec<IpAddr>,
     /// No way out: no default route.
     #[serde(default)]
     pub internal: bool,

@@ -1,30 +1,45 @@
-//! The declarative file of `weft up`: networks, and sandboxes with a command each.
+//! The daemon's file, and the declarative file of `weft up`: networks, and sandboxes with a command each.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod default_network;
+mod docker;
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::Deserialize;
 
 use crate::{
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
+    defaults::AddressPool,
     model::NetnsTarget,
 };
 
-/// The daemon's file: `weft daemon --config`.
+pub use self::default_network::{DEFAULT_NETWORK, DefaultNetwork};
+
+/// The daemon's file: `weft daemon --config`. Docker's daemon.json is one in other words.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DaemonFile {
     /// `[daemon]`.
     #[serde(default)]
     pub daemon: DaemonSection,
+    /// `[default-network]`.
+    #[serde(default, rename = "default-network")]
+    pub default_network: Option<DefaultNetwork>,
+    /// `[cluster]`.
+    #[serde(default)]
+    pub cluster: ClusterSection,
     /// `[nat]`.
     #[serde(default)]
     pub nat: NatSection,
     /// `[[network]]`: made at start unless they are there.
     #[serde(default, rename = "network")]
     pub networks: Vec<NetworkCreate>,
+    /// What was said without effect, to be told.
+    #[serde(skip)]
+    pub notices: Vec<String>,
 }
 
-/// `[daemon]`; options on the command line win.
+/// `[daemon]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DaemonSection {
@@ -40,15 +55,66 @@ pub struct DaemonSection {
     /// As `--uplink`.
     #[serde(default)]
     pub uplink: Option<String>,
+    /// As `-H` of `weft daemon`: where the API listens.
+    #[serde(default, alias = "listen")]
+    pub hosts: Vec<String>,
+    /// `tcp://` speaks TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// And only to clients whose certificate `tlscacert` signed.
+    #[serde(default)]
+    pub tlsverify: bool,
+    /// Who signs clients' certificates; a file in PEM.
+    #[serde(default)]
+    pub tlscacert: Option<PathBuf>,
+    /// The daemon's certificate; a file in PEM.
+    #[serde(default)]
+    pub tlscert: Option<PathBuf>,
+    /// Its key; a file in PEM.
+    #[serde(default)]
+    pub tlskey: Option<PathBuf>,
+    /// As `log = "debug"`.
+    #[serde(default)]
+    pub debug: bool,
+    /// `debug`, `info`, `warn`, `error` or `fatal`.
+    #[serde(default)]
+    pub log_level: Option<String>,
+    /// KEY=VALUE, shown by `docker info`.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// Servers for names that are not ours, where a network has none of its own; the host's when empty.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
+    /// Domains tried behind a name, where a sandbox has none of its own; the host's when empty.
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf(5), where a sandbox has none of its own.
+    #[serde(default)]
+    pub dns_opts: Vec<String>,
+    /// Where networks without a subnet get theirs from; Docker's when empty.
+    #[serde(default)]
+    pub default_address_pools: Vec<AddressPool>,
+    /// Driver options of new networks, by driver.
+    #[serde(default)]
+    pub default_network_opts: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether sandboxes on the default network know each other by name (in Docker they do not).
     #[serde(default)]
     pub bridge_names: Option<bool>,
     /// As `--vxlan-port`.
     #[serde(default)]
     pub vxlan_port: Option<u16>,
+}
+
+/// `[cluster]`: the store that nodes share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct ClusterSection {
+    /// As `etcd://192.0.2.1:2379`.
+    pub store: Option<String>,
+    /// This node's address, for the others.
+    pub advertise: Option<String>,
+    /// Docker's `cluster-store-opts`.
+    pub store_opts: BTreeMap<String, String>,
 }
 
 /// `[nat]`: how long what is translated lives without being used, seconds; the RFCs' values when missing.
@@ -68,12 +134,17 @@ pub struct NatSection {
 }
 
 impl DaemonFile {
-    /// Reads a file's text.
+    /// Reads a file's text: TOML, or Docker's daemon.json if it begins with a brace.
     ///
     /// # Errors
-    /// With line, column and key of what is wrong.
+    /// With the key, and in TOML line and column, of what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        let mut file = if text.trim_start().starts_with('{') { docker::parse(text)? } else { toml::from_str(text).map_err(|error| error.to_string())? };
+        if let Some(network) = &file.default_network {
+            network.request().map_err(|error| error.to_string())?;
+            file.notices.extend(network.notices());
+        }
+        Ok(file)
     }
 }
 
@@ -204,6 +275,8 @@ mod tests {
         let file = DaemonFile::parse("[daemon]\ndns = [\"10.20.1.2\"]\nbridge-names = false\n").unwrap();
         assert_eq!((file.daemon.dns.len(), file.daemon.bridge_names), (1, Some(false)));
         assert!(DaemonFile::parse("[daemon]\ndns = [\"x\"]\n").unwrap_err().contains("line 2"));
+        let error = DaemonFile::parse("[daemon]\nnane = 1\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("nane"), "{error}");
     }
 
     #[test]

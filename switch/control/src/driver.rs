@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use crate::{
     api::NetworkCreate,
     error::{Code, ControlError, Result},
+    model::Network,
 };
 
 const MTU: &str = "com.docker.network.driver.mtu";
@@ -91,6 +92,25 @@ impl DriverOptions {
         request.vxlan_port = request.vxlan_port.or(self.vxlan_port);
         request.ttl = request.ttl.or(self.ttl);
         request.group = request.group.or(self.group);
+    }
+}
+
+/// Makes the options that a network was given show what it is now.
+pub(crate) fn refresh(network: &mut Network) {
+    let now = [
+        (MTU, Some(network.mtu.to_string())),
+        (ICC, Some((!network.isolated_default).to_string())),
+        (MASQUERADE, Some(network.masquerade.to_string())),
+        (BINDING, network.host_binding.map(|ip| ip.to_string())),
+        (NAMES, Some(network.names.to_string())),
+        (IFNAME, network.ifname_prefix.clone()),
+    ];
+    for (key, value) in now {
+        match (network.options.get_mut(key), value) {
+            (Some(shown), Some(value)) => *shown = value,
+            (Some(_), None) => drop(network.options.remove(key)),
+            (None, _) => {}
+        }
     }
 }
 

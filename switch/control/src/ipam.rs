@@ -78,6 +78,14 @@ pub(crate) fn default_pools() -> impl Iterator<Item = IpNetwork> {
     large.chain(small).filter_map(|(network, prefix)| IpNetwork::new(network.into(), prefix).ok())
 }
 
+/// All subnets of length `size` in `base`, in order.
+pub(crate) fn pieces(base: IpNetwork, size: u8) -> impl Iterator<Item = IpNetwork> {
+    let bits = if base.is_ipv4() { 32 } else { 128 };
+    let (first, last, step) = (number(base.network()), number(base.broadcast()), 1u128 << (bits - u32::from(size).min(bits)).min(127));
+    let starts = std::iter::successors(Some(first), move |at| at.checked_add(step).filter(|next| *next <= last));
+    starts.filter_map(move |at| IpNetwork::new(address(base, at), size).ok())
+}
+
 /// A unique local /64 (RFC 4193 3.1): fd, 40 bits of the network's random id, subnet 0.
 pub(crate) fn unique_local(id: &str) -> IpNetwork {
     let random = u64::from_str_radix(id.get(..10).unwrap_or_default(), 16).unwrap_or_default();

@@ -1,9 +1,12 @@
 //! Desired state and the words for it: model, IPAM, configuration, wire types. Pure.
 
 pub mod api;
+pub mod compose;
 pub mod config;
 pub mod container;
+pub mod defaults;
 pub mod driver;
+pub mod edit;
 mod error;
 mod ipam;
 mod model;
@@ -16,6 +19,7 @@ pub mod store;
 pub mod uplink;
 
 pub use container::{Container, Phase};
+pub use defaults::Defaults;
 pub use driver::DriverOptions;
 pub use error::{Code, ControlError, Result};
 pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NatPreset, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     publish::Published,
     container::{Container, Phase},
+    defaults::Defaults,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
     ipam,
@@ -175,6 +176,9 @@ pub struct Network {
     pub pools: Vec<Pool>,
     /// Never handed out.
     pub aux_addresses: BTreeMap<String, IpAddr>,
+    /// Further addresses of the gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_addresses: Vec<IpAddr>,
     /// Free text by key.
     pub labels: BTreeMap<String, String>,
     /// Whether its sandboxes may open flows to the outside.
@@ -355,6 +359,9 @@ pub struct Model {
     /// Pairs of networks, by id, that reach each other through the router; the smaller id first.
     #[serde(default)]
     pub routes: BTreeSet<(String, String)>,
+    /// What the daemon was told beside.
+    #[serde(skip)]
+    pub defaults: Defaults,
 }
 
 impl Model {
@@ -391,6 +398,7 @@ impl Model {
     /// # Errors
     /// When the name is taken or a value makes no sense.
     pub fn create_network(&mut self, request: &NetworkCreate, id: String) -> Result<String> {
+        let request = &self.defaults.fill(request)?;
         check_object_name("network", &request.name)?;
         if self.networks.values().any(|network| network.name == request.name) || matches!(request.name.as_str(), "host" | "none") {
             return Err(ControlError::new(Code::Exists, &request.name, format!("network with name {} already exists", request.name)));
@@ -417,6 +425,9 @@ impl Model {
             if !pools.iter().any(|pool| ipam::is_usable(pool.subnet, *address)) {
                 return Err(invalid(label, format!("auxiliary address {label}={address} is not in the network's subnet")));
             }
+        }
+        if let Some(ip) = request.own_addresses.iter().find(|ip| !pools.iter().any(|pool| ipam::is_usable(pool.subnet, **ip))) {
+            return Err(invalid(ip.to_string(), format!("the gateway's further address {ip} is not in the network's subnet")));
         }
         if let Some(ip) = request.nat_source.iter().find(|ip| ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() || pools.iter().any(|pool| pool.subnet.contains(**ip))) {
             return Err(invalid(ip.to_string(), format!("--nat-source {ip}: no address outside")));
@@ -448,6 +459,7 @@ impl Model {
             ageing_s: request.ageing_s.unwrap_or(AGEING_DEFAULT_S),
             pools,
             aux_addresses: request.aux_addresses.clone(),
+            own_addresses: request.own_addresses.clone(),
             labels: request.labels.clone(),
             masquerade: request.masquerade.unwrap_or(true),
             nat: request.nat,
@@ -479,11 +491,12 @@ impl Model {
             return Ok(Vec::new());
         }
         if subnets.is_empty() {
-            let free = ipam::default_pools().find(|pool| self.overlapping(*pool).is_none());
+            let free = self.defaults.subnets(true).find(|pool| self.overlapping(*pool).is_none());
             subnets.push(free.ok_or_else(|| ControlError::new(Code::Exhausted, &request.name, "all predefined address pools are in use").hint("give --subnet"))?);
         }
         if request.ipv6 && subnets.iter().all(IpNetwork::is_ipv4) {
-            subnets.push(ipam::unique_local(id));
+            let free = self.defaults.subnets(false).find(|pool| self.overlapping(*pool).is_none());
+            subnets.push(free.unwrap_or_else(|| ipam::unique_local(id)));
         }
         if subnets.len() > 2 || (subnets.len() == 2 && subnets[0].is_ipv4() == subnets[1].is_ipv4()) {
             return Err(invalid(&request.name, "at most one IPv4 and one IPv6 subnet per network"));
@@ -750,12 +763,12 @@ impl Model {
             }
         }
         used.extend(network.pools.iter().map(|pool| pool.gateway));
-        used.extend(network.aux_addresses.values());
+        used.extend(network.aux_addresses.values().chain(&network.own_addresses));
         let mut chosen = Vec::new();
         for pool in &network.pools {
             let wanted = asked.into_iter().flatten().find(|address| address.is_ipv4() == pool.subnet.is_ipv4());
-            if wanted.is_some_and(|address| address == pool.gateway) {
-                return Err(ControlError::new(Code::Conflict, pool.gateway.to_string(), format!("address {} is the gateway of network {}", pool.gateway, network.name)));
+            if let Some(address) = wanted.filter(|address| *address == pool.gateway || network.own_addresses.contains(address)) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is the gateway of network {}", network.name)));
             }
             let address = wanted.or_else(|| ipam::next_free(pool.range, network.dhcp_range, pool.cursor, &used)).ok_or_else(|| {
                 ControlError::new(Code::Exhausted, &network.name, format!("no free address in network {} ({})", network.name, pool.range)).hint("remove endpoints, or make a larger network")

@@ -115,11 +115,12 @@ impl GatewayConfig {
         let Some(IpNetwork::V4(own)) = self.addresses.first() else { return false };
         let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let (source, destination, own_ip) = (word(12), word(16), u32::from(own.ip()));
+        let is_own = |word: u32| self.addresses.iter().any(|own| matches!(own, IpNetwork::V4(own) if u32::from(own.ip()) == word));
         let is_outside = match self.role {
-            GatewayRole::Network => (source ^ own_ip) & u32::from(own.mask()) == 0 && destination != own_ip,
+            GatewayRole::Network => (source ^ own_ip) & u32::from(own.mask()) == 0 && !is_own(destination),
             GatewayRole::Uplink => destination == own_ip && matches!(header[9], 6 | 17),
         };
-        is_sound && is_outside && source != own_ip && header_sum(header) == 0xffff
+        is_sound && is_outside && !is_own(source) && header_sum(header) == 0xffff
     }
 
     /// Deals with a frame that may be for it: to its own address, or to a group and ARP, IPv6 or (for

@@ -12,9 +12,9 @@ use crate::dataloop::IoBackend;
 #[derive(Debug, Parser)]
 #[command(name = "weft", version, infer_subcommands = true, after_help = "First steps:\n  weft up examples/quickstart.toml     a switch with two sandboxes, until Ctrl-C\n  weft doctor                          what this machine allows\n  weft daemon &                        a switch that stays\n  weft run --net NETWORK -- COMMAND    a command on a network")]
 pub(super) struct Arguments {
-    /// Socket of the daemon, unix:///path
-    #[arg(short = 'H', long, global = true, env = "WEFT_HOST")]
-    pub(super) host: Option<String>,
+    /// Socket of the daemon, unix:///path (else WEFT_HOST); of `weft daemon` where it listens, also tcp://ADDRESS:PORT, repeatable
+    #[arg(short = 'H', long, global = true)]
+    pub(super) host: Vec<String>,
     /// Keep socket, state and pins in this directory
     #[arg(long, global = true, env = "WEFT_STATE_DIR")]
     pub(super) state_dir: Option<PathBuf>,
@@ -183,10 +183,13 @@ pub(super) struct DaemonArguments {
     /// Server for names that are not of sandboxes, where neither they nor their network has one; the host's by default
     #[arg(long)]
     pub(super) dns: Vec<IpAddr>,
+    /// Certificates for tcp://
+    #[command(flatten)]
+    pub(super) tls: super::daemon::TlsArguments,
     /// UDP port at which the nodes of overlay networks reach each other; 4789 unless the file says otherwise
     #[arg(long)]
     pub(super) vxlan_port: Option<u16>,
-    /// TOML with [daemon] and [[network]]; options given here win
+    /// TOML with [daemon], [default-network] and [[network]], or Docker's daemon.json; a key must not be given here too
     #[arg(long)]
     pub(super) config: Option<PathBuf>,
     /// error, warn, info, debug or trace; or as tracing's filters, `info,weft=debug`
@@ -249,6 +252,8 @@ pub(super) enum NetworkAction {
     },
     /// Take a sandbox out of a network
     Disconnect { network: String, sandbox: String },
+    /// Change a network while it is used
+    Edit(Box<super::edit::NetworkEditArguments>),
     /// Networks that reach each other through the router; without one they are apart
     Route {
         #[command(subcommand)]
@@ -352,7 +357,7 @@ fn parse_l2(text: &str) -> Result<L2, String> {
     }
 }
 
-fn parse_nat(text: &str) -> Result<NatPreset, String> {
+pub(super) fn parse_nat(text: &str) -> Result<NatPreset, String> {
     let all = [NatPreset::FullCone, NatPreset::Restricted, NatPreset::PortRestricted, NatPreset::Symmetric, NatPreset::Cgnat];
     all.into_iter().find(|preset| preset.name() == text).ok_or_else(|| format!("{text:?} is none of {}", all.map(NatPreset::name).join(", ")))
 }

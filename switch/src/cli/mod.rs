@@ -2,6 +2,7 @@
 
 mod args;
 pub(crate) mod daemon;
+mod edit;
 mod ip;
 mod nat;
 mod netns;
@@ -35,7 +36,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// By `--host` and `--state-dir`; the defaults of this user otherwise.
+    /// By the address of a daemon and `--state-dir`; the defaults of this user otherwise.
     fn new(host: Option<&str>, state_dir: Option<&Path>) -> Result<Self, ControlError> {
         let mut dirs = Dirs::new(state_dir);
         if let Some(host) = host {
@@ -69,7 +70,10 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return usage(&error, &words),
     };
     let failure_code = if matches!(arguments.noun, Noun::Run(_)) { RUN_FAILED } else { 1 };
-    let place = match Place::new(arguments.host.as_deref(), arguments.state_dir.as_deref()) {
+    // A daemon listens at many addresses, and looks at them itself.
+    let own = arguments.host.last().cloned().filter(|_| !matches!(arguments.noun, Noun::Daemon(_)));
+    let host = own.or_else(|| std::env::var("WEFT_HOST").ok().filter(|host| !host.is_empty()));
+    let place = match Place::new(host.as_deref(), arguments.state_dir.as_deref()) {
         Ok(place) => place,
         Err(error) => return fail(&error, USAGE),
     };
@@ -81,7 +85,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(arguments: Arguments, place: &Place) -> End {
     match arguments.noun {
-        Noun::Daemon(daemon) => daemon::run(&daemon, place),
+        Noun::Daemon(daemon) => daemon::run(&daemon, &arguments.host, place),
         Noun::Up(arguments) => crate::up::run(&arguments.file, arguments.check, std::time::Duration::from_secs(arguments.timeout)),
         Noun::Network { action } => network::run(action, place),
         Noun::Run(arguments) => run::run(&arguments, place),
@@ -236,6 +240,8 @@ mod tests {
             "weft ip r -n web -6",
             "weft capture lab -w - -c 3 --whole",
             "weft up f.toml --check --timeout 10",
+            "weft daemon -H unix:///x -H tcp://0.0.0.0:2375 --tlsverify --tlscacert a --tlscert b --tlskey c",
+            "weft network edit lab --subnet 10.0.0.0/16 --mtu 1400 --icc off --label a=b --label-rm c --storm off --dhcp on --dry-run",
             "weft daemon --io epoll --log debug --config f.toml -H unix:///x --state-dir d --rootless",
         ] {
             if let Err(error) = parsed(line) {

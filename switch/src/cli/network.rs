@@ -40,6 +40,7 @@ pub(super) fn run(action: NetworkAction, place: &Place) -> End {
             }
             membership("connect", &network, &sandbox, &json!({ "sandbox": sandbox, "endpoint": endpoint }), place)
         }
+        NetworkAction::Edit(arguments) => super::edit::run(&arguments, place),
         NetworkAction::Route { action } => route(&action, place),
         NetworkAction::Disconnect { network, sandbox } => membership("disconnect", &network, &sandbox, &json!({ "sandbox": sandbox }), place),
     }

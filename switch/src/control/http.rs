@@ -17,23 +17,24 @@ use dataplane::{CaptureConfig, CaptureScope};
 use packet::BadFilter;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::{net::UnixListener, sync::mpsc, task};
+use tokio::{sync::mpsc, task};
 use weft_control::{Code, ControlError, Result, api};
 
 use super::{
     engine,
+    listen::Callers,
     runtime::{Inner, Runtime, target_name, unavailable},
 };
 
 /// Largest body taken, bytes: far above any real request.
 const MAX_BODY: usize = 1 << 20;
 
-pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
+pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
     let engine = engine::routes(runtime.clone());
     let app = Router::new()
         .route("/v1/info", get(info))
         .route("/v1/networks", get(networks).post(create_network))
-        .route("/v1/networks/{network}", get(network).delete(remove_network))
+        .route("/v1/networks/{network}", get(network).patch(patch_network).delete(remove_network))
         .route("/v1/networks/{network}/connect", post(connect))
         .route("/v1/networks/{network}/disconnect", post(disconnect))
         .route("/v1/sandboxes", get(sandboxes).post(create_sandbox))
@@ -63,7 +64,7 @@ pub(crate) async fn serve(listener: UnixListener, runtime: Runtime) {
         .fallback(move |request| engine::serve(engine.clone(), request))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .with_state(runtime);
-    if let Err(error) = axum::serve(listener, app).await {
+    if let Err(error) = axum::serve(callers, app).await {
         tracing::error!(%error, "the API has stopped");
     }
 }
@@ -149,6 +150,11 @@ async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) 
         Ok(view)
     })
     .await
+}
+
+async fn patch_network(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(dry): Query<DryRun>, request: Body1<Value>) -> Answer<Value> {
+    let patch = body(request)?;
+    change(runtime, move |inner| inner.patch_network(&reference, &patch, dry.dry_run)).await
 }
 
 async fn remove_network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {

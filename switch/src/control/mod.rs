@@ -1,7 +1,9 @@
 //! The shell around the pure model: carries changes out, keeps them, serves them.
 
+mod editing;
 mod engine;
 mod http;
+pub(crate) mod listen;
 mod names;
 mod overlay;
 mod ports;

@@ -119,7 +119,7 @@ impl Inner {
     }
 
     /// DHCP gives a station that we know the address that it has.
-    fn reserve(&self, sandbox: &Sandbox, endpoint: &Endpoint) {
+    pub(super) fn reserve(&self, sandbox: &Sandbox, endpoint: &Endpoint) {
         let ip = endpoint.addresses.iter().find_map(|address| if let IpNetwork::V4(v4) = address { Some(v4.ip()) } else { None });
         if let (Some(&network), Some(mac), Some(ip)) = (self.bridges.get(&endpoint.network), station(endpoint), ip) {
             let reservation = Reservation { ip, host_name: Some(sandbox.hostname.clone().unwrap_or_else(|| sandbox.name.clone())) };
@@ -230,7 +230,7 @@ impl Inner {
         }
     }
 
-    fn set_port(&self, port: PortId, change: PortChange) -> Result<()> {
+    pub(super) fn set_port(&self, port: PortId, change: PortChange) -> Result<()> {
         self.dataplane.apply(Command::SetPort(port, change)).map(drop).map_err(unavailable)
     }
 
@@ -393,6 +393,6 @@ fn station(endpoint: &Endpoint) -> Option<UnicastMac> {
     endpoint.mac.parse().ok().and_then(UnicastMac::new)
 }
 
-fn storm_limit(storm: Storm) -> StormLimit {
+pub(super) fn storm_limit(storm: Storm) -> StormLimit {
     StormLimit { frames_per_second: storm.frames_per_second, burst: storm.burst.unwrap_or(storm.frames_per_second) }
 }

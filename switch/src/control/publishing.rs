@@ -47,7 +47,10 @@ pub(super) fn gateway_of(network: &Network) -> Option<GatewayConfig> {
     if network.l2 != L2::Bridge || network.pools.is_empty() {
         return None;
     }
-    let addresses: Vec<_> = network.pools.iter().filter_map(|pool| ipnetwork::IpNetwork::new(pool.gateway, pool.subnet.prefix()).ok()).collect();
+    // The one that sandboxes are sent to goes first.
+    let own = network.own_addresses.iter().filter_map(|own| network.pools.iter().find(|pool| pool.subnet.contains(*own)).map(|pool| (*own, pool)));
+    let addresses = network.pools.iter().map(|pool| (pool.gateway, pool)).chain(own);
+    let addresses: Vec<_> = addresses.filter_map(|(address, pool)| ipnetwork::IpNetwork::new(address, pool.subnet.prefix()).ok()).collect();
     let tail = match addresses.iter().map(ipnetwork::IpNetwork::ip).find(IpAddr::is_ipv4) {
         Some(IpAddr::V4(v4)) => v4.octets(),
         // All nodes of an overlay have the same one.
@@ -65,7 +68,7 @@ fn dhcp_of(network: &Network) -> Option<DhcpConfig> {
     let (first, last) = network.dhcp_hosts()?;
     Some(DhcpConfig {
         range: (v4(&first)?, v4(&last)?),
-        excluded: network.aux_addresses.values().filter_map(v4).collect(),
+        excluded: network.aux_addresses.values().chain(&network.own_addresses).filter_map(v4).collect(),
         lease: LEASE,
         is_router: !network.internal,
         mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),

@@ -20,7 +20,7 @@ use packet::{NetworkId, PortId};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use weft_control::{
-    Code, Container, ControlError, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
+    Code, Container, ControlError, Defaults, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     port_name,
     uplink::UplinkSpec,
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) dataplane: DataPlane,
     pub(crate) default_kind: EndpointKind,
     pub(crate) kind_reason: String,
+    /// Of the daemon, KEY=VALUE.
+    pub(crate) labels: Vec<String>,
     pub(crate) rootless: bool,
     store: Store,
     /// Bridges of the data plane, by network id.
@@ -83,10 +85,10 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
 
 impl Runtime {
     /// Takes over what a daemon before us left, if it did.
-    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, wires: (&UplinkSpec, u16), dns: &[IpAddr], watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
+    pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, wires: (&UplinkSpec, u16), dns: &[IpAddr], defaults: Defaults, watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
         let (uplink, vxlan_port) = wires;
         let store = Store::new(dirs.state_file());
-        let model = store.load().map_err(|error| error.to_string())?;
+        let model = Model { defaults, ..store.load().map_err(|error| error.to_string())? };
         let (kind, kind_reason) = netns_setup::detect::choose_kind();
         let default_kind = match kind {
             netns_setup::attach::Kind::Tap => EndpointKind::Tap,
@@ -100,6 +102,7 @@ impl Runtime {
             dataplane,
             default_kind,
             kind_reason,
+            labels: Vec::new(),
             rootless,
             store,
             dirs,
@@ -262,17 +265,7 @@ impl Inner {
     }
 
     pub(crate) fn add_bridge(&mut self, network: &Network) -> Result<NetworkId> {
-        let config = BridgeConfig {
-            l2: match network.l2 {
-                L2::Bridge => L2Mode::Bridge,
-                L2::Transparent => L2Mode::Transparent,
-                L2::Hub => L2Mode::Hub,
-            },
-            ageing: Duration::from_secs(u64::from(network.ageing_s)),
-            gateway: gateway_of(network),
-            ..BridgeConfig::new(&network.name)
-        };
-        match self.dataplane.apply(Command::AddBridge(config)).map_err(unavailable)? {
+        match self.dataplane.apply(Command::AddBridge(bridge_config(network))).map_err(unavailable)? {
             Reply::Network(bridge) => {
                 self.bridges.insert(network.id.clone(), bridge);
                 self.serve_network(network, bridge)?;
@@ -282,7 +275,7 @@ impl Inner {
         }
     }
 
-    fn drop_bridge(&mut self, id: &str) {
+    pub(super) fn drop_bridge(&mut self, id: &str) {
         self.close_tunnel(id);
         if let Some(bridge) = self.bridges.remove(id) {
             self.resolving.forget(bridge);
@@ -530,6 +523,20 @@ impl Inner {
             return self.connect(&name, &endpoint);
         }
         self.create_sandbox(&attached(target, endpoint))
+    }
+}
+
+/// The data plane's form of a network.
+pub(super) fn bridge_config(network: &Network) -> BridgeConfig {
+    BridgeConfig {
+        l2: match network.l2 {
+            L2::Bridge => L2Mode::Bridge,
+            L2::Transparent => L2Mode::Transparent,
+            L2::Hub => L2Mode::Hub,
+        },
+        ageing: Duration::from_secs(u64::from(network.ageing_s)),
+        gateway: gateway_of(network),
+        ..BridgeConfig::new(&network.name)
     }
 }
 

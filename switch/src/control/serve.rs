@@ -3,19 +3,21 @@
 use std::{
     io,
     net::IpAddr,
-    os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt, net::UnixStream},
-    },
+    os::fd::OwnedFd,
     thread::JoinHandle,
     time::Duration,
 };
 
 use serde_json::json;
-use tokio::{io::unix::AsyncFd, net::UnixListener, sync::mpsc, task};
-use weft_control::{Process, uplink::UplinkSpec};
+use tokio::{io::unix::AsyncFd, sync::mpsc, task};
+use weft_control::{Defaults, Process, config::DefaultNetwork, uplink::UplinkSpec};
 
-use super::{http, rootless, runtime::Runtime};
+use super::{
+    http,
+    listen::{Address, Doors, Files, TlsFiles},
+    rootless,
+    runtime::Runtime,
+};
 use crate::{
     dataloop::{DataPlane, IoBackend, LoopConfig, LoopEvent},
     dirs::Dirs,
@@ -32,8 +34,37 @@ pub(crate) struct DaemonConfig {
     pub(crate) dns: Vec<IpAddr>,
     /// Whether sandboxes on the default network know each other by name; as it was when missing.
     pub(crate) bridge_names: Option<bool>,
+    /// What it is to be; as it was when missing.
+    pub(crate) default_network: Option<DefaultNetwork>,
+    pub(crate) defaults: Defaults,
     pub(crate) vxlan_port: u16,
     pub(crate) lifetimes: nat::Lifetimes,
+    /// Where the API listens.
+    pub(crate) hosts: Vec<Address>,
+    pub(crate) tls: Option<TlsFiles>,
+    /// KEY=VALUE, shown.
+    pub(crate) labels: Vec<String>,
+}
+
+impl DaemonConfig {
+    /// As a daemon is that was told nothing.
+    pub(crate) fn new(dirs: Dirs, rootless: bool) -> Self {
+        Self {
+            dirs,
+            io: IoBackend::Auto,
+            rootless,
+            uplink: UplinkSpec::Sockets,
+            dns: Vec::new(),
+            bridge_names: None,
+            default_network: None,
+            defaults: Defaults::default(),
+            vxlan_port: vxlan::PORT,
+            lifetimes: nat::Lifetimes::default(),
+            hosts: vec![Address::Unix(None)],
+            tls: None,
+            labels: Vec::new(),
+        }
+    }
 }
 
 /// A running daemon, driven by the current tokio runtime.
@@ -42,6 +73,7 @@ pub(crate) struct Daemon {
     config: DaemonConfig,
     dataplane: DataPlane,
     thread: JoinHandle<()>,
+    _sockets: Files,
 }
 
 /// How often namespaces of others are looked at, when there are any.
@@ -51,22 +83,27 @@ impl Daemon {
     /// Starts everything; requests are answered as soon as the runtime is driven.
     pub(crate) async fn start(config: DaemonConfig) -> Result<Self, String> {
         config.dirs.create().map_err(|error| format!("cannot create {}: {error}", config.dirs.run.display()))?;
-        let listener = listen(&config.dirs)?;
+        let doors = Doors::open(&config.hosts, &config.dirs.socket(), config.tls.as_ref())?;
         let (loop_events, events) = mpsc::channel(4096);
         let seed = u64::from(std::process::id()) ^ std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()) << 32);
         let loop_config = LoopConfig { io: config.io, seed, no_spin: false, lifetimes: config.lifetimes };
         let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let (watch, watched) = mpsc::unbounded_channel();
-        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, (&config.uplink, config.vxlan_port), &config.dns, watch)?;
+        let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, (&config.uplink, config.vxlan_port), &config.dns, config.defaults.clone(), watch)?;
+        runtime.lock().labels.clone_from(&config.labels);
+        if let Some(wanted) = &config.default_network {
+            runtime.lock().set_default_network(wanted).map_err(|error| error.to_string())?;
+        }
         if let Some(on) = config.bridge_names {
             runtime.lock().set_bridge_names(on).map_err(|error| error.to_string())?;
         }
         runtime.start_what_should_run();
-        task::spawn(http::serve(listener, runtime.clone()));
+        let (callers, sockets) = doors.answer();
+        task::spawn(http::serve(callers, runtime.clone()));
         task::spawn(follow_loop(events, runtime.clone()));
         task::spawn(follow_processes(watched, runtime.clone()));
         task::spawn(sweep(runtime.clone()));
-        Ok(Self { runtime, config, dataplane, thread })
+        Ok(Self { runtime, config, dataplane, thread, _sockets: sockets })
     }
 
     /// Ends. Running sandboxes stay as they are for the next start, unless `remove_all`.
@@ -80,31 +117,10 @@ impl Daemon {
         };
         self.dataplane.shutdown();
         drop(self.thread.join());
-        drop(std::fs::remove_file(self.config.dirs.socket()));
         if empty && self.config.rootless {
             drop(rootless::dismiss_keeper(&self.config.dirs));
         }
     }
-}
-
-/// Binds the socket, for the owner only. A socket that nobody answers on is left over and replaced.
-fn listen(dirs: &Dirs) -> Result<UnixListener, String> {
-    let path = dirs.socket();
-    let name = path.display();
-    if UnixStream::connect(&path).is_ok() {
-        return Err(format!("a daemon is already running on {name}\n  hint: stop it, or give this one another --state-dir"));
-    }
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(format!("cannot replace {name}: {error}")),
-        _ => {}
-    }
-    // Nobody may connect in the moment before the mode is set.
-    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(&path);
-    nix::sys::stat::umask(mask);
-    let listener = listener.map_err(|error| format!("cannot listen on {name}: {error}"))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(|error| format!("cannot protect {name}: {error}"))?;
-    Ok(listener)
 }
 
 async fn follow_loop(mut events: mpsc::Receiver<LoopEvent>, runtime: Runtime) {

@@ -51,14 +51,16 @@ fn resolv_conf(model: &Model, sandbox: &Sandbox, host: &Surroundings) -> String 
     for server in servers.iter().take(MOST_SERVERS) {
         writeln!(text, "nameserver {server}").ok();
     }
-    let search = match &sandbox.names.dns_search[..] {
-        [] => words(&host.resolv_conf, "search"),
-        own => own.to_vec(),
+    let defaults = &model.defaults;
+    let search = match (&sandbox.names.dns_search[..], &defaults.dns_search[..]) {
+        ([], []) => words(&host.resolv_conf, "search"),
+        ([], usual) => usual.to_vec(),
+        (own, _) => own.to_vec(),
     };
     if !search.is_empty() && search != ["."] {
         writeln!(text, "search {}", search.join(" ")).ok();
     }
-    let mut options = sandbox.names.dns_option.clone();
+    let mut options = if sandbox.names.dns_option.is_empty() { defaults.dns_option.clone() } else { sandbox.names.dns_option.clone() };
     // Names in here have no dots: they are asked for as they are.
     if !options.iter().any(|option| option.starts_with("ndots:")) {
         options.push("ndots:0".into());

@@ -71,6 +71,7 @@ pub(super) async fn info(State(runtime): State<Runtime>) -> Result<Json<Value>> 
             "Runtimes": {},
             "DefaultRuntime": "weft",
             "SecurityOptions": if inner.rootless { vec!["name=rootless"] } else { Vec::new() },
+            "Labels": inner.labels,
             "Warnings": null,
         })))
     })
