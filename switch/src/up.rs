@@ -1,4 +1,4 @@
-//! `weft up FILE`: a switch in the foreground, with networks and sandboxes from a file.
+//! `weft up FILE`: a switch in the foreground, with networks and sandboxes from a file, or services from a compose file.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use weft_control::{ControlError, L2, Network, Protocol, config::UpFile, uplink::UplinkSpec};
+use weft_control::{
+    ControlError, L2, Network, Protocol,
+    compose::{Project, Surroundings},
+    config::{DEFAULT_NETWORK, UpFile},
+    uplink::UplinkSpec,
+};
 
 use crate::{
     cli::{Place, daemon, invalid, print, unavailable},
@@ -21,20 +26,78 @@ use crate::{
 /// Exit code, or what failed.
 type End = Result<u8, ControlError>;
 
+/// What the file wants.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
+enum Wanted {
+    File(UpFile),
+    Compose(Project),
+}
+
+impl Wanted {
+    fn read(path: &Path) -> Result<Self, ControlError> {
+        let text = std::fs::read_to_string(path).map_err(|error| unavailable(format!("cannot read {}: {error}", path.display())))?;
+        let is_compose = path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
+        let read = if is_compose { compose(path, &text).map(Self::Compose) } else { UpFile::parse(&text).map(Self::File) };
+        read.map_err(|error| invalid(&path.to_string_lossy(), format!("{}: {error}", path.display())))
+    }
+
+    fn networks(&self) -> Vec<&str> {
+        match self {
+            Self::File(file) => file.networks.iter().map(|network| network.name.as_str()).collect(),
+            Self::Compose(project) => project.networks.iter().map(|network| network.name.as_str()).collect(),
+        }
+    }
+
+    /// Names of sandboxes.
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::File(file) => file.sandboxes.iter().map(|sandbox| sandbox.name.as_str()).collect(),
+            Self::Compose(project) => project.services.iter().map(|service| service.name.as_str()).collect(),
+        }
+    }
+
+    fn make(&self, runtime: &Runtime) -> Result<(), ControlError> {
+        let (Self::File(UpFile { networks, .. }) | Self::Compose(Project { networks, .. })) = self;
+        for network in networks {
+            runtime.lock().create_network(network)?;
+        }
+        match self {
+            Self::File(file) => file.sandboxes.iter().try_for_each(|sandbox| runtime.create_sandbox(&sandbox.request()).map(drop)),
+            Self::Compose(project) => project.services.iter().try_for_each(|service| runtime.start_service(service)),
+        }
+    }
+}
+
+fn compose(path: &Path, text: &str) -> Result<Project, String> {
+    let path = path.canonicalize().map_err(|error| error.to_string())?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    // As Compose has it: the directory's name, in the letters that a project's may have.
+    let name: String = directory.file_name().unwrap_or_default().to_string_lossy().to_lowercase().chars().filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_')).collect();
+    let name = if name.is_empty() { "default".to_owned() } else { name };
+    let project = Project::parse(text, &Surroundings { name: &name, directory: &directory.to_string_lossy(), variable: &|name| std::env::var(name).ok() })?;
+    match project.external.iter().find(|name| *name != DEFAULT_NETWORK) {
+        Some(external) => Err(format!("networks: {external:?} is external, but this switch is a new one, where there is only {DEFAULT_NETWORK:?}")),
+        None => Ok(project),
+    }
+}
+
 pub(crate) fn run(path: &Path, check: bool, limit: Duration) -> End {
-    let text = std::fs::read_to_string(path).map_err(|error| unavailable(format!("cannot read {}: {error}", path.display())))?;
-    let file = UpFile::parse(&text).map_err(|error| invalid(&path.to_string_lossy(), format!("{}: {error}", path.display())))?;
-    let uplink = file.uplink.as_deref().map_or(Ok(UplinkSpec::Sockets), str::parse)?;
+    let file = Wanted::read(path)?;
+    let (uplink, default_network) = match &file {
+        Wanted::File(file) => (file.uplink.as_deref().map_or(Ok(UplinkSpec::Sockets), str::parse)?, file.default_network.clone()),
+        Wanted::Compose(_) => (UplinkSpec::Sockets, None),
+    };
     daemon::start_logging(std::env::var("WEFT_LOG").ok().as_deref())?;
     // A switch of its own, beside whatever daemon runs: its files go with it.
     let own = std::env::temp_dir().join(format!("weft-up-{}", std::process::id()));
     let place = Place { client: Client::new(own.join("api.sock")), dirs: Dirs::new(Some(&own)) };
     let rootless = daemon::prepare(&place, false).map_err(unavailable)?;
-    let config = DaemonConfig { uplink, ..DaemonConfig::new(place.dirs.clone(), rootless) };
+    let config = DaemonConfig { uplink, default_network, ..DaemonConfig::new(place.dirs.clone(), rootless) };
     let result = daemon::block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let runtime = daemon.runtime.clone();
-        let made = make(&file, &runtime);
+        let made = file.make(&runtime);
         let end = match made {
             Ok(()) => show_or_check(&file, &runtime, &place, check.then_some(limit), rootless).await,
             Err(error) => Err(error),
@@ -46,17 +109,7 @@ pub(crate) fn run(path: &Path, check: bool, limit: Duration) -> End {
     result
 }
 
-fn make(file: &UpFile, runtime: &Runtime) -> Result<(), ControlError> {
-    for network in &file.networks {
-        runtime.lock().create_network(network)?;
-    }
-    for sandbox in &file.sandboxes {
-        runtime.create_sandbox(&sandbox.request())?;
-    }
-    Ok(())
-}
-
-async fn show_or_check(file: &UpFile, runtime: &Runtime, place: &Place, check: Option<Duration>, rootless: bool) -> End {
+async fn show_or_check(file: &Wanted, runtime: &Runtime, place: &Place, check: Option<Duration>, rootless: bool) -> End {
     show(file, runtime, place, rootless);
     if let Some(limit) = check {
         let (file, runtime) = (file.clone(), runtime.clone());
@@ -72,12 +125,12 @@ async fn show_or_check(file: &UpFile, runtime: &Runtime, place: &Place, check: O
     Ok(0)
 }
 
-fn show(file: &UpFile, runtime: &Runtime, place: &Place, rootless: bool) {
+fn show(file: &Wanted, runtime: &Runtime, place: &Place, rootless: bool) {
     let inner = runtime.lock();
     let io = inner.dataplane.backend();
     print(&format!("weft is up: one process is the switch ({io}, {}, no kernel bridge)\n", if rootless { "rootless" } else { "root" }));
-    for network in &file.networks {
-        let Ok(network) = inner.model.network(&network.name) else { continue };
+    for network in file.networks() {
+        let Ok(network) = inner.model.network(network) else { continue };
         let pools: Vec<_> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
         print(&format!("  network {} {} ({:?}, MTU {})", network.name, pools.join(" "), network.l2, network.mtu).to_lowercase());
         for (sandbox, endpoint) in inner.model.members(&network.id) {
@@ -91,8 +144,7 @@ fn show(file: &UpFile, runtime: &Runtime, place: &Place, rootless: bool) {
         }
     }
     let socket = place.dirs.socket();
-    let names: Vec<_> = file.sandboxes.iter().map(|sandbox| sandbox.name.as_str()).collect();
-    if let [first, second, ..] = names.as_slice() {
+    if let [first, second, ..] = file.names().as_slice() {
         print("\ntry, in another terminal:");
         print(&format!("  export WEFT_HOST=unix://{}", socket.display()));
         print(&format!("  weft exec {first} ping -c 3 {}", called(&inner.model, second)));
@@ -114,12 +166,12 @@ fn called(model: &weft_control::Model, name: &str) -> String {
 }
 
 /// Every sandbox reaches every other one on its networks; the switch saw both.
-fn prove(file: &UpFile, runtime: &Runtime) -> End {
+fn prove(file: &Wanted, runtime: &Runtime) -> End {
     let mut failures = Vec::new();
     let mut pings = 0;
     let model = runtime.lock().model.clone();
-    for network in &file.networks {
-        let network = model.network(&network.name)?;
+    for network in file.networks() {
+        let network = model.network(network)?;
         let members: Vec<_> = model.members(&network.id).collect();
         for (from, _) in &members {
             for (to, endpoint) in members.iter().filter(|(to, _)| to.id != from.id) {
@@ -144,7 +196,9 @@ fn prove(file: &UpFile, runtime: &Runtime) -> End {
     }
     let outside = reach_outside(&model, runtime, &mut failures);
     for sandbox in model.sandboxes.values() {
-        if !runtime.lock().is_alive(sandbox) {
+        // A service may have done what it was for.
+        let is_done = sandbox.is_at_rest() && sandbox.container.as_ref().is_some_and(|container| container.exit_code == 0);
+        if !is_done && !runtime.lock().is_alive(sandbox) {
             failures.push(format!("the command of {} has ended", sandbox.name));
         }
     }

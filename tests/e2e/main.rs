@@ -3,6 +3,8 @@
 mod bad_input;
 mod bridge;
 mod capture;
+mod compose;
+mod config;
 mod dhcp;
 mod differential;
 mod docker;
@@ -27,6 +29,8 @@ fn main() {
         bad_input::tests(),
         bridge::tests(),
         capture::tests(),
+        compose::tests(),
+        config::tests(),
         dhcp::tests(),
         differential::tests(),
         docker::tests(),

@@ -130,7 +130,7 @@ fn link() {
 const FAKE: &str = "import socket,struct,sys,threading\nip=sys.argv[1]\nlog=open(sys.argv[2],'a',1)\ndef reply(q,tcp):\n n=q[12:q.index(0,12)+5]\n name=n[1:1+n[0]].decode()\n log.write(name+(' tcp' if tcp else ' udp')+'\\n')\n if name.startswith('lost'): return None\n if name.startswith('fail'): return q[:2]+b'\\x81\\x82\\0\\1\\0\\0\\0\\0\\0\\0'+n\n if name.startswith('long') and not tcp: return q[:2]+b'\\x83\\x80\\0\\1\\0\\0\\0\\0\\0\\0'+n\n return q[:2]+b'\\x81\\x80\\0\\1\\0\\1\\0\\0\\0\\0'+n+b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\5\\0\\4'+socket.inet_aton(ip)\nt=socket.socket(); t.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); t.bind((ip,53)); t.listen(9)\ndef tcp():\n while True:\n  c,_=t.accept(); l=struct.unpack('!H',c.recv(2))[0]; a=reply(c.recv(l),True); c.sendall(struct.pack('!H',len(a))+a); c.close()\nthreading.Thread(target=tcp,daemon=True).start()\nu=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); u.bind((ip,53))\nwhile True:\n q,a=u.recvfrom(4096); r=reply(q,False)\n if r:\n  u.sendto(b'\\xff\\xff'+r[2:],a); u.sendto(r,a)\n";
 
 /// A server on an address of the host, and where it writes what it was asked.
-fn fake(lab: &Lab, ip: &str) -> (Background, std::path::PathBuf) {
+pub(crate) fn fake(lab: &Lab, ip: &str) -> (Background, std::path::PathBuf) {
     let asked = lab.dir().join(format!("asked-{ip}"));
     let child = lab.host.command("python3").args(["-c", FAKE, ip]).arg(&asked).spawn().expect("python3");
     eventually("the server listens", || lab.host.sh("ss -Hlun").stdout.contains(&format!("{ip}:53 ")));

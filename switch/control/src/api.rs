@@ -9,7 +9,7 @@ use crate::{overlay::Remote, publish::Protocol};
 use crate::model::{EndpointKind, L2, NatPreset, NetnsTarget, Storm, Vlan};
 
 /// `POST /v1/networks`; also a `[[network]]` of an `up` file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NetworkCreate {
     /// Unique name.
@@ -163,7 +163,7 @@ pub struct EndpointCreate {
 }
 
 /// `POST /v1/sandboxes`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SandboxCreate {
     /// Unique name; made up when missing.

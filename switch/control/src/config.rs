@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::{
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     defaults::AddressPool,
+    desired::Desired,
     model::NetnsTarget,
 };
 
@@ -155,12 +156,57 @@ pub struct UpFile {
     /// As `--uplink` of the daemon.
     #[serde(default)]
     pub uplink: Option<String>,
+    /// `[default-network]`.
+    #[serde(default, rename = "default-network")]
+    pub default_network: Option<DefaultNetwork>,
     /// `[[network]]`.
     #[serde(default, rename = "network")]
     pub networks: Vec<NetworkCreate>,
     /// `[[sandbox]]`.
     #[serde(default, rename = "sandbox")]
     pub sandboxes: Vec<SandboxEntry>,
+}
+
+/// A file of `weft config`: that of `weft up`, or the daemon's, whose own sections only count when it starts.
+///
+/// # Errors
+/// With the key, and in TOML line and column, of what is wrong.
+pub fn desired(text: &str) -> Result<(Desired, Vec<String>), String> {
+    const AT_START: [&str; 4] = ["daemon", "nat", "cluster", "uplink"];
+    if text.trim_start().starts_with('{') {
+        let file = DaemonFile::parse(text)?;
+        let mut notices = file.notices;
+        notices.push("of a daemon.json only the default network can change while the daemon runs".into());
+        return Ok((Desired { default_network: file.default_network, ..Desired::default() }, notices));
+    }
+    // Whole first, so that mistakes keep their lines.
+    let sections: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let at_start: Vec<_> = AT_START.iter().filter(|key| sections.contains_key(**key)).copied().collect();
+    let file: ConfigFile = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file = UpFile { uplink: None, default_network: file.default_network, networks: file.networks, sandboxes: file.sandboxes };
+    file.check()?;
+    let notices = if at_start.is_empty() { Vec::new() } else { vec![format!("{}: read when the daemon starts, not compared", at_start.join(", "))] };
+    Ok((file.desired(), notices))
+}
+
+/// All that a file may say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    #[serde(default, rename = "daemon")]
+    _daemon: DaemonSection,
+    #[serde(default, rename = "nat")]
+    _nat: NatSection,
+    #[serde(default, rename = "cluster")]
+    _cluster: ClusterSection,
+    #[serde(default, rename = "uplink")]
+    _uplink: Option<String>,
+    #[serde(default, rename = "default-network")]
+    default_network: Option<DefaultNetwork>,
+    #[serde(default, rename = "network")]
+    networks: Vec<NetworkCreate>,
+    #[serde(default, rename = "sandbox")]
+    sandboxes: Vec<SandboxEntry>,
 }
 
 /// A `[[sandbox]]`.
@@ -208,15 +254,29 @@ impl UpFile {
     /// With line, column and key of what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        for sandbox in &file.sandboxes {
+        file.check()?;
+        Ok(file)
+    }
+
+    /// What is to be, as a whole.
+    #[must_use]
+    pub fn desired(&self) -> Desired {
+        Desired { default_network: self.default_network.clone(), networks: Some(self.networks.clone()), sandboxes: Some(self.sandboxes.iter().map(SandboxEntry::request).collect()) }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(network) = &self.default_network {
+            network.request().map_err(|error| error.to_string())?;
+        }
+        for sandbox in &self.sandboxes {
             for endpoint in &sandbox.endpoints {
-                let known = endpoint.network == "bridge" || file.networks.iter().any(|network| network.name == endpoint.network);
+                let known = endpoint.network == "bridge" || self.networks.iter().any(|network| network.name == endpoint.network);
                 if !known {
                     return Err(format!("sandbox {:?} wants to join network {:?}, which no [[network]] defines", sandbox.name, endpoint.network));
                 }
             }
         }
-        Ok(file)
+        Ok(())
     }
 }
 

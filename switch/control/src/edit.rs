@@ -1,6 +1,6 @@
 //! Changing a network that is there: what is asked is checked as for a new one, and then against who is in it.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,19 @@ pub struct Difference {
     pub before: Value,
     /// What it is to be.
     pub after: Value,
+}
+
+impl fmt::Display for Difference {
+    /// As `mtu: 1500 -> 1400`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Value| match value {
+            Value::Null => "-".into(),
+            Value::String(text) => text.clone(),
+            Value::Array(all) if all.iter().all(Value::is_string) => all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            other => other.to_string(),
+        };
+        write!(f, "{}: {} -> {}", self.key, shown(&self.before), shown(&self.after))
+    }
 }
 
 /// A member's endpoint before and after.
@@ -365,6 +378,13 @@ mod tests {
         model.sandboxes.clear();
         let done = edit(&mut model, json!({ "internal": true, "subnets": ["10.8.0.0/24"] })).unwrap();
         assert_eq!((done.after.pools[0].gateway.to_string(), done.after.internal), ("10.8.0.1".into(), true));
+    }
+
+    #[test]
+    fn differences_are_shown() {
+        let shown = |before, after| Difference { key: "k".into(), before, after }.to_string();
+        assert_eq!(shown(json!(["10.0.0.0/24"]), json!(["10.0.0.0/16", "fd00::/64"])), "k: 10.0.0.0/24 -> 10.0.0.0/16 fd00::/64");
+        assert_eq!(shown(Value::Null, json!(5)), "k: - -> 5");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod compose;
 pub mod config;
 pub mod container;
 pub mod defaults;
+pub mod desired;
 pub mod driver;
 pub mod edit;
 mod error;

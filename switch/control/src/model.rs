@@ -662,14 +662,7 @@ impl Model {
     }
 
     fn name_options(&self, request: &SandboxCreate) -> Result<NameOptions> {
-        let options = NameOptions {
-            dns: request.dns.clone(),
-            dns_search: request.dns_search.clone(),
-            dns_option: request.dns_option.clone(),
-            add_host: request.add_host.iter().map(|text| text.parse()).collect::<Result<_>>()?,
-            link: request.link.iter().map(|text| text.parse()).collect::<Result<_>>()?,
-        };
-        options.check()?;
+        let options = NameOptions::of(request)?;
         self.check_dns(&options.dns)?;
         if request.netns != NetnsTarget::New && options != NameOptions::default() {
             return Err(invalid(request.name.as_deref().unwrap_or_default(), "--dns, --add-host and --link are for sandboxes with a namespace of their own: this one has the /etc of another"));

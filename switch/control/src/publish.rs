@@ -52,6 +52,24 @@ pub struct PublishRequest {
     pub protocol: Protocol,
 }
 
+impl fmt::Display for PublishRequest {
+    /// As [`parse`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            Some(ip @ IpAddr::V6(_)) => write!(f, "[{ip}]:")?,
+            Some(ip) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        match self.host_ports {
+            Some((first, last)) if first == last => write!(f, "{first}:")?,
+            Some((first, last)) => write!(f, "{first}-{last}:")?,
+            None if self.host_ip.is_some() => f.write_str(":")?,
+            None => {}
+        }
+        write!(f, "{}/{}", self.port, self.protocol)
+    }
+}
+
 /// Reads `[ip:][host[-end]]:ctr[-end][/proto]` or `ctr[-end][/proto]`; IPv6 addresses in brackets.
 ///
 /// # Errors

@@ -34,6 +34,11 @@ pub(super) enum Noun {
         #[command(subcommand)]
         action: NetworkAction,
     },
+    /// Make a running daemon what a file says
+    Config {
+        #[command(subcommand)]
+        action: super::config::ConfigAction,
+    },
     /// Run a command in a new sandbox
     #[command(disable_help_flag = true)]
     Run(RunArguments),
@@ -199,6 +204,7 @@ pub(super) struct DaemonArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct UpArguments {
+    /// TOML as examples/quickstart.toml, or a compose file (.yml, .yaml)
     pub(super) file: PathBuf,
     /// Prove that it works, then end: 0 when it does, 1 with what failed
     #[arg(long)]

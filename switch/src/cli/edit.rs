@@ -5,10 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value, json};
-use weft_control::{
-    ControlError, NatPreset,
-    edit::Difference,
-};
+use weft_control::{ControlError, NatPreset, edit::Difference};
 
 use super::{End, Place, args::parse_nat, invalid, print, print_json, spec::pairs};
 use crate::client::escape;
@@ -105,19 +102,8 @@ pub(super) fn run(arguments: &NetworkEditArguments, place: &Place) -> End {
         return Ok(0);
     }
     let changes: Vec<Difference> = serde_json::from_value(answer["changes"].clone()).map_err(super::unavailable)?;
-    changes.iter().for_each(|change| print(&describe(change)));
+    changes.iter().for_each(|change| print(&change.to_string()));
     Ok(0)
-}
-
-/// As `mtu: 1500 -> 1400`.
-pub(super) fn describe(change: &Difference) -> String {
-    let shown = |value: &Value| match value {
-        Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(all) if all.iter().all(Value::is_string) => all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
-    };
-    format!("{}: {} -> {}", change.key, shown(&change.before), shown(&change.after))
 }
 
 /// A JSON merge patch (RFC 7396) of what was named.
@@ -190,12 +176,5 @@ mod tests {
         assert_eq!(merged, [net("10.0.0.0/16"), net("fd00::/64")]);
         assert_eq!(by_family(&[net("10.0.0.0/24")], &[net("fd00::/64")], IpNetwork::is_ipv4).unwrap().len(), 2);
         assert!(by_family(&[], &[net("10.0.0.0/24"), net("10.1.0.0/24")], IpNetwork::is_ipv4).is_err());
-    }
-
-    #[test]
-    fn changes_are_shown() {
-        let change = |before, after| describe(&Difference { key: "k".into(), before, after });
-        assert_eq!(change(json!(["10.0.0.0/24"]), json!(["10.0.0.0/16", "fd00::/64"])), "k: 10.0.0.0/24 -> 10.0.0.0/16 fd00::/64");
-        assert_eq!(change(Value::Null, json!(5)), "k: - -> 5");
     }
 }

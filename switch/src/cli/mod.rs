@@ -1,6 +1,7 @@
 //! The command line: one noun per file, one answer per command.
 
 mod args;
+mod config;
 pub(crate) mod daemon;
 mod edit;
 mod ip;
@@ -69,7 +70,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error, &words),
     };
-    let failure_code = if matches!(arguments.noun, Noun::Run(_)) { RUN_FAILED } else { 1 };
+    let failure_code = match &arguments.noun {
+        Noun::Run(_) => RUN_FAILED,
+        Noun::Config { action: config::ConfigAction::Diff { .. } } => config::CANNOT_COMPARE,
+        _ => 1,
+    };
     // A daemon listens at many addresses, and looks at them itself.
     let own = arguments.host.last().cloned().filter(|_| !matches!(arguments.noun, Noun::Daemon(_)));
     let host = own.or_else(|| std::env::var("WEFT_HOST").ok().filter(|host| !host.is_empty()));
@@ -88,6 +93,7 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Daemon(daemon) => daemon::run(&daemon, &arguments.host, place),
         Noun::Up(arguments) => crate::up::run(&arguments.file, arguments.check, std::time::Duration::from_secs(arguments.timeout)),
         Noun::Network { action } => network::run(action, place),
+        Noun::Config { action } => config::run(&action, place),
         Noun::Run(arguments) => run::run(&arguments, place),
         Noun::Exec(arguments) => sandbox::exec(&arguments, place),
         Noun::Ps(arguments) => sandbox::ps(&arguments, place),
@@ -242,6 +248,8 @@ mod tests {
             "weft up f.toml --check --timeout 10",
             "weft daemon -H unix:///x -H tcp://0.0.0.0:2375 --tlsverify --tlscacert a --tlscert b --tlskey c",
             "weft network edit lab --subnet 10.0.0.0/16 --mtu 1400 --icc off --label a=b --label-rm c --storm off --dhcp on --dry-run",
+            "weft config diff f.toml",
+            "weft config apply f.toml --json",
             "weft daemon --io epoll --log debug --config f.toml -H unix:///x --state-dir d --rootless",
         ] {
             if let Err(error) = parsed(line) {

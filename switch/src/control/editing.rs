@@ -111,7 +111,12 @@ impl Inner {
         if !wanted.is_none() {
             return self.edit_network(DEFAULT_NETWORK, &wanted.request()?).map(drop);
         }
-        let Ok(network) = self.model.network(DEFAULT_NETWORK).cloned() else { return Ok(()) };
+        if self.model.network(DEFAULT_NETWORK).is_ok() { self.remove_default_network() } else { Ok(()) }
+    }
+
+    /// Docker has no default network with `"bridge": "none"`.
+    pub(super) fn remove_default_network(&mut self) -> Result<()> {
+        let network = self.model.network(DEFAULT_NETWORK)?.clone();
         if let Some((sandbox, _)) = self.model.members(&network.id).next() {
             return Err(ControlError::new(Code::Conflict, "bridge", format!("bridge: \"none\", but {} is in the default network", sandbox.name)).hint("start without that key, and disconnect it"));
         }

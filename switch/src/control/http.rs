@@ -37,6 +37,7 @@ pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
         .route("/v1/networks/{network}", get(network).patch(patch_network).delete(remove_network))
         .route("/v1/networks/{network}/connect", post(connect))
         .route("/v1/networks/{network}/disconnect", post(disconnect))
+        .route("/v1/config", post(configure))
         .route("/v1/sandboxes", get(sandboxes).post(create_sandbox))
         .route("/v1/sandboxes/{sandbox}", get(sandbox).delete(remove_sandbox))
         .route("/v1/sandboxes/{sandbox}/process", post(process_started))
@@ -155,6 +156,11 @@ async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) 
 async fn patch_network(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(dry): Query<DryRun>, request: Body1<Value>) -> Answer<Value> {
     let patch = body(request)?;
     change(runtime, move |inner| inner.patch_network(&reference, &patch, dry.dry_run)).await
+}
+
+async fn configure(State(runtime): State<Runtime>, Query(dry): Query<DryRun>, request: Body1<weft_control::desired::Desired>) -> Answer<Value> {
+    let desired = body(request)?;
+    blocking(move || runtime.configure(&desired, dry.dry_run).map(|changes| json!({ "changes": changes }))).await
 }
 
 async fn remove_network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {

@@ -1,5 +1,6 @@
 //! The shell around the pure model: carries changes out, keeps them, serves them.
 
+mod configuring;
 mod editing;
 mod engine;
 mod http;

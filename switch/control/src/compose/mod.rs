@@ -42,6 +42,7 @@ pub struct Project {
 }
 
 /// What a file is read with.
+#[expect(missing_debug_implementations, reason = "holds a function")]
 pub struct Surroundings<'a> {
     /// The project's name where the file has none.
     pub name: &'a str,

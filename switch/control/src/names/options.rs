@@ -4,7 +4,10 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, ControlError, Result};
+use crate::{
+    api::SandboxCreate,
+    error::{Code, ControlError, Result},
+};
 
 /// `--dns`, `--dns-search`, `--dns-option`, `--add-host`, `--link`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,22 @@ pub struct NameOptions {
 }
 
 impl NameOptions {
+    /// What a request says.
+    ///
+    /// # Errors
+    /// When a word makes no sense.
+    pub fn of(request: &SandboxCreate) -> Result<Self> {
+        let options = Self {
+            dns: request.dns.clone(),
+            dns_search: request.dns_search.clone(),
+            dns_option: request.dns_option.clone(),
+            add_host: request.add_host.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+            link: request.link.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+        };
+        options.check()?;
+        Ok(options)
+    }
+
     /// # Errors
     /// When a word has no sense in resolv.conf(5).
     pub fn check(&self) -> Result<()> {

@@ -136,7 +136,7 @@ fn definition(mut body: Value) -> Result<Container> {
     Ok(container)
 }
 
-fn create_container(inner: &mut Inner, name: Option<String>, container: Container) -> Result<String> {
+pub(super) fn create_container(inner: &mut Inner, name: Option<String>, container: Container) -> Result<String> {
     if let Some(other) = name.as_ref().and_then(|name| inner.model.sandboxes.values().find(|other| other.name == *name)) {
         return Err(conflict(format!(
             "Conflict. The container name \"/{}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",

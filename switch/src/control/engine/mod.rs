@@ -7,6 +7,7 @@ mod exec;
 mod inspect;
 mod lifecycle;
 mod networks;
+mod service;
 pub(crate) mod stream;
 mod system;
 mod types;
