@@ -236,7 +236,8 @@ impl Model {
         driver::refresh(&mut after);
         let edit = NetworkEdit { members: self.member_edits(&before, &after)?, before, after };
         if let Some(difference) = edit.differences().iter().find(|difference| !edit.members.is_empty() && !LIVE.contains(&difference.key.as_str())) {
-            let names: Vec<_> = self.members(&edit.before.id).map(|(sandbox, _)| sandbox.name.clone()).collect();
+            let mut names: Vec<_> = self.members(&edit.before.id).map(|(sandbox, _)| sandbox.name.clone()).collect();
+            names.sort();
             let hint = if difference.key == "peers" { "use `weft vxlan peer`" } else { "disconnect them first" };
             return Err(refused(&edit.before, &difference.key, &format!("not while {} is in it", names.join(", "))).hint(hint));
         }

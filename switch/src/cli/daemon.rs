@@ -9,8 +9,9 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use weft_control::{
     Code, ControlError, Defaults,
-    config::{DaemonFile, DaemonSection},
+    config::{ClusterSection, DaemonFile, DaemonSection},
     names::NameOptions,
+    store::StoreUrl,
     uplink::UplinkSpec,
 };
 
@@ -67,6 +68,12 @@ pub(super) fn run(arguments: &DaemonArguments, hosts: &[String], place: &Place) 
     defaults.check()?;
     if let Some(label) = file.daemon.labels.iter().find(|label| !label.contains('=')) {
         return Err(invalid(label, format!("labels: {label:?}: want KEY=VALUE")));
+    }
+    if let Some(store) = &file.cluster.store {
+        store.parse::<StoreUrl>()?;
+    }
+    if file.cluster != ClusterSection::default() {
+        tracing::warn!("cluster: what is said of it is sound, but this daemon joins no cluster yet");
     }
     let hosts: Vec<Address> = file.daemon.hosts.iter().map(|host| host.parse()).collect::<Result<_, _>>()?;
     let mut dirs = place.dirs.clone();
