@@ -28,7 +28,6 @@ type End = Result<u8, ControlError>;
 
 /// What the file wants.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Wanted {
     File(UpFile),
     Compose(Project),

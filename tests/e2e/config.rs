@@ -170,7 +170,8 @@ fn tls() {
     // J3: the docker command's own TLS flags, and nobody without a certificate.
     let mut lab = Lab::without_daemon();
     lab.host.sh(&format!("cd {}; {CERTIFICATES}", lab.dir().display())).ok();
-    let pem = |name: &str| lab.dir().join(format!("{name}.pem")).display().to_string();
+    let directory = lab.dir().to_owned();
+    let pem = |name: &str| directory.join(format!("{name}.pem")).display().to_string();
     let hosts = format!("-H unix://{} -H tcp://127.0.0.1:2376", lab.state_dir().join("api.sock").display());
     let server = format!("--tlscert {} --tlskey {}", pem("server"), pem("server-key"));
     let verify = format!("{hosts} --tlsverify --tlscacert {} {server}", pem("ca"));
@@ -178,22 +179,22 @@ fn tls() {
         let flags = format!("-H tcp://127.0.0.1:2376 --tlsverify --tlscacert {} --tlscert {} --tlskey {} network ls", pem(ca), pem(who), pem(&format!("{who}-key")));
         run(lab.host.command("docker").env("DOCKER_CONFIG", lab.dir()).args(words(&flags)))
     };
-    let curl = |options: &str| lab.host.run(&format!("curl -s -m 5 --cacert {} {options} https://127.0.0.1:2376/_ping", pem("ca")));
+    let curl = |lab: &Lab, options: &str| lab.host.run(&format!("curl -s -m 5 --cacert {} {options} https://127.0.0.1:2376/_ping", pem("ca")));
     let client = format!("--cert {} --key {}", pem("client"), pem("client-key"));
     // Whoever says nothing holds up nobody.
     let daemon = lab.weft_command().arg("daemon").args(words(&verify)).stderr(std::process::Stdio::null()).spawn().expect("weft daemon");
     let daemon = Background(daemon);
-    eventually("it answers", || curl(&client).stdout == "OK");
+    eventually("it answers", || curl(&lab, &client).stdout == "OK");
     let _mute = Background(lab.host.command("python3").args(["-c", "import socket,time; s=socket.create_connection(('127.0.0.1',2376)); time.sleep(60)"]).spawn().expect("python3"));
     assert!(docker("client", "ca").ok().contains("bridge"));
     docker("stranger", "ca").fails();
     docker("client", "stranger").fails();
-    assert_ne!(curl("").stdout, "OK", "without a certificate");
+    assert_ne!(curl(&lab, "").stdout, "OK", "without a certificate");
     assert_ne!(lab.host.run("curl -s -m 5 http://127.0.0.1:2376/_ping").stdout, "OK", "without TLS");
     drop(daemon);
     // Encrypted, but open.
     lab.start_daemon_with(&format!("{hosts} --tls {server}"));
-    assert_eq!(curl("").ok(), "OK");
+    assert_eq!(curl(&lab, "").ok(), "OK");
     assert!(lab.log().contains("asks nobody who he is"), "{}", lab.log());
     lab.stop_daemon();
     for (options, part) in [

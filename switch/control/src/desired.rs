@@ -34,7 +34,6 @@ pub struct Desired {
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a few, for one request")]
 pub enum Step {
     /// By name.
     RemoveSandbox(String),

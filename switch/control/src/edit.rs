@@ -257,7 +257,9 @@ impl Model {
     /// What becomes of those who are in a network.
     fn member_edits(&self, before: &Network, after: &Network) -> Result<Vec<MemberEdit>> {
         let mut edits = Vec::new();
-        for (sandbox, old) in self.members(&before.id) {
+        let mut members: Vec<_> = self.members(&before.id).collect();
+        members.sort_by_key(|(sandbox, _)| &sandbox.name);
+        for (sandbox, old) in members {
             let mut new = old.clone();
             for address in &mut new.addresses {
                 let ip = address.ip();

@@ -138,7 +138,9 @@ impl Runtime {
         if sandbox.command.is_empty() {
             return Ok(sandbox);
         }
-        match self.lock().start_command(&sandbox.id) {
+        // Not in the match: the lock would be held in its arms, which take it.
+        let started = self.lock().start_command(&sandbox.id);
+        match started {
             Ok((sandbox, process)) => {
                 drop(self.watch.send((sandbox.id.clone(), process)));
                 Ok(sandbox)

@@ -60,11 +60,11 @@ fn ipam(request: &mut NetworkCreate, node: &Node<'_>) -> Result<()> {
         let Some(subnet) = pool.parsed::<IpNetwork>("subnet", "a subnet such as 10.9.0.0/24")? else { return Err(pool.wrong("a pool needs its subnet")) };
         request.subnets.push(subnet);
         request.gateways.extend(pool.parsed::<IpAddr>("gateway", "an address")?);
-        if let Some(range) = pool.parsed("ip_range", "a part of a subnet such as 10.9.0.0/25")? {
-            if request.ip_range.replace(range).is_some() {
-                return Err(pool.get("ip_range").wrong("one range per network"));
-            }
+        let range = pool.parsed("ip_range", "a part of a subnet such as 10.9.0.0/25")?;
+        if request.ip_range.is_some() && range.is_some() {
+            return Err(pool.get("ip_range").wrong("one range per network"));
         }
+        request.ip_range = request.ip_range.or(range);
         for (label, address) in pool.map("aux_addresses")? {
             let text = address.scalar()?.unwrap_or_default();
             request.aux_addresses.insert(label, text.parse().map_err(|_| address.wrong(&format!("{text:?} is not an address")))?);
