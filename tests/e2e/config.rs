@@ -351,7 +351,7 @@ fn all_or_nothing() {
     let lab = Lab::start();
     let file = write(&lab, "want.toml", WANTED);
     lab.weft(&format!("config apply {file}")).ok();
-    let state = || (lab.weft("network ls").ok(), lab.weft("ps").ok(), lab.weft("publish ls").ok(), within(&lab, "a", "ip addr; ip route"));
+    let state = || (lab.weft("network ls").ok(), lab.weft("ps").ok(), lab.weft("publish ls").ok(), within(&lab, "a", "ip -4 addr; ip -4 route"));
     let before = state();
     for (text, parts) in [
         // Refused before anything is done.
