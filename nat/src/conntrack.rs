@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) external: End,
     pub(crate) mapping: Option<u32>,
     pub(crate) forward: Option<ForwardId>,
+    /// It goes to a virtual address: how many endpoints would not have it.
+    pub(crate) balanced: Option<u8>,
     /// Inside has sent.
     pub(crate) sent: bool,
     /// Outside has sent.

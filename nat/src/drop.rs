@@ -36,11 +36,13 @@ pub enum NatDrop {
     NotOurs,
     /// No buffer to rewrite it in.
     NoBuffer,
+    /// To a virtual address that nobody answers for.
+    NoEndpoint,
 }
 
 impl NatDrop {
     /// All reasons, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::Unsupported,
         Self::TinyFragment,
@@ -57,6 +59,7 @@ impl NatDrop {
         Self::Full,
         Self::NotOurs,
         Self::NoBuffer,
+        Self::NoEndpoint,
     ];
 
     /// Its name in counters.
@@ -79,16 +82,18 @@ impl NatDrop {
             Self::Full => "full",
             Self::NotOurs => "not_ours",
             Self::NoBuffer => "no_buffer",
+            Self::NoEndpoint => "no_endpoint",
         }
     }
 
     /// Code of the "destination unreachable" that its sender is told, if he is (RFC 5508 REQ-8: 13,
-    /// administratively prohibited, when a flow cannot be had; RFC 1812 5.2.7.1: 0, no way there).
+    /// administratively prohibited, when a flow cannot be had; RFC 1812 5.2.7.1: 0, no way there; 1, nobody).
     #[must_use]
     pub const fn unreachable_code(self) -> Option<u8> {
         match self {
             Self::PortsExhausted | Self::Quota | Self::Full => Some(13),
             Self::NoExternal => Some(0),
+            Self::NoEndpoint => Some(1),
             _ => None,
         }
     }

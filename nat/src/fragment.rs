@@ -97,6 +97,11 @@ impl Fragments {
         }
     }
 
+    /// Whether the first fragment was rewritten.
+    pub(crate) fn knows(&self, datagram: &Datagram) -> bool {
+        self.entries.get(datagram).is_some_and(|entry| entry.rewrite.is_some())
+    }
+
     fn entry(&mut self, datagram: Datagram, now: Instant) -> &mut Entry {
         if !self.entries.contains_key(&datagram) {
             if self.entries.len() >= MOST

@@ -23,6 +23,7 @@ mod rule;
 mod tcp_state;
 mod translate;
 mod tuple;
+mod vip;
 mod watch;
 
 pub use behaviour::{Behaviour, Dependence, NoSuchPreset, PRESETS};
@@ -32,6 +33,7 @@ pub use fast::Hit;
 pub use lifetime::{Lifetimes, UNSOLICITED_SYN};
 pub use npt::Prefixes;
 pub use rule::{Forward, ForwardError, ForwardId, ForwardView, Inside, Translation};
-pub use translate::{Nat, NatConfig, Refused, Rehearsed, Translated, Unwanted};
+pub use translate::{Nat, NatConfig, Refused, Rehearsed, Sent, Translated, Unwanted};
 pub use tuple::{Direction, End};
+pub use vip::{Vip, VipView};
 pub use watch::FlowEvent;

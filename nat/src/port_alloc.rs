@@ -18,7 +18,7 @@ impl Dice {
         Self { key, thrown: 0 }
     }
 
-    fn throw(&mut self) -> u64 {
+    pub(crate) fn throw(&mut self) -> u64 {
         self.thrown += 1;
         keyed_hash(self.key, &[self.thrown])
     }

@@ -32,7 +32,7 @@ impl TcpState {
             return;
         }
         // A closed connection's ends may be used again.
-        if flags & (SYN | ACK) == SYN && (self.reset || self.is_closing()) {
+        if flags & (SYN | ACK) == SYN && self.is_over() {
             *self = Self::default();
         }
         self.reset = false;
@@ -46,6 +46,11 @@ impl TcpState {
 
     pub(crate) fn is_closing(self) -> bool {
         self.fin == [true; 2]
+    }
+
+    /// Closed or reset: its ends may be used again.
+    pub(crate) fn is_over(self) -> bool {
+        self.reset || self.is_closing()
     }
 
     pub(crate) fn lifetime(self, lifetimes: &Lifetimes) -> Duration {

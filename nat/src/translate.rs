@@ -14,6 +14,7 @@ mod inwards;
 mod outwards;
 mod table;
 mod views;
+mod vip;
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -28,9 +29,11 @@ use crate::{
     port_alloc::Dice,
     rule::{Forward, ForwardError, ForwardId, Forwards, Inside, Translation},
     tuple::End,
+    vip::Vips,
     watch::{FlowEvent, Watch},
 };
 use table::UnsolicitedQueue;
+pub use vip::Sent;
 
 /// Bounds and seed.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +96,7 @@ pub struct Nat {
     /// These, and the networks' pools.
     translated_to: Vec<IpAddr>,
     forwards: Forwards,
+    vips: Vips,
     mappings: Mappings,
     pub(crate) conntrack: Conntrack,
     fragments: Fragments,
@@ -124,6 +128,7 @@ impl Nat {
             externals: Vec::new(),
             translated_to: Vec::new(),
             forwards: Forwards::default(),
+            vips: Vips::default(),
             mappings: Mappings::new(key, config.most),
             conntrack: Conntrack::new(key, config.most),
             fragments: Fragments::new(key),

@@ -28,6 +28,8 @@ pub(crate) enum UplinkCommand {
     SetResolvers(NetworkId, Resolvers),
     /// Let two networks reach each other, or not.
     SetRoute(NetworkId, NetworkId, bool),
+    /// The virtual addresses of a network.
+    SetVips(NetworkId, Vec<IpAddr>),
     /// Forward a port of the packet uplink.
     AddForward(Forward),
     /// Stop.
@@ -159,6 +161,7 @@ impl Uplink {
             }
             UplinkCommand::SetResolvers(network, resolvers) => self.proxy.set_resolvers(network, resolvers, &mut self.sockets),
             UplinkCommand::SetRoute(one, other, open) => self.router.set_route(one, other, open),
+            UplinkCommand::SetVips(network, vips) => self.router.set_vips(network, &vips),
             UplinkCommand::AddForward(forward) => return UplinkReply::Forward(self.router.add_forward(forward)),
             UplinkCommand::RemoveForward(id) => self.router.remove_forward(id),
             UplinkCommand::RemoveNetwork(id) => {

@@ -81,6 +81,7 @@ impl Nat {
             external,
             mapping,
             forward,
+            balanced: None,
             sent: false,
             answered: false,
             tcp: TcpState::default(),

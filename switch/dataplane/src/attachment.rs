@@ -23,6 +23,8 @@ pub(crate) struct Attachment {
     /// Looks at tags.
     vlan_aware: bool,
     fit: Fit,
+    /// Longest frame that may leave unseen: none where connections are balanced.
+    unseen: usize,
     pub(crate) counters: PortCounters,
     pub(crate) guard: Option<Checks>,
     pub(crate) storm: Option<Bucket>,
@@ -69,6 +71,7 @@ impl Attachment {
             separation: Separation::of(&config),
             vlan_aware: config.vlan.looks_at_tags(),
             fit: Fit::new(config.mtu, config.capabilities),
+            unseen: config.mtu as usize + ETHERNET_LEN,
             counters: PortCounters::default(),
             guard: config.guard.as_ref().map(Checks::new),
             storm: config.storm.map(|limit| Bucket::new(limit, now)),
@@ -86,6 +89,7 @@ impl Attachment {
     /// its level.
     pub(crate) fn configure(&mut self, config: PortConfig, now: Instant) {
         let storm = if config.storm == self.config.storm { self.storm } else { config.storm.map(|limit| Bucket::new(limit, now)) };
+        let is_balanced = self.is_balanced();
         *self = Self {
             counters: std::mem::take(&mut self.counters),
             storm,
@@ -93,6 +97,7 @@ impl Attachment {
             storm_reported: self.storm_reported,
             ..Self::new(self.id, self.bridge, config, now)
         };
+        self.set_balanced(is_balanced);
     }
 
     #[inline]
@@ -124,7 +129,16 @@ impl Attachment {
     /// Whether the frame may leave as it is.
     #[inline]
     pub(crate) fn fits(&self, frame: &Frame, edit: TagEdit) -> bool {
-        edit == TagEdit::Keep && frame.len() <= self.fit.mtu + ETHERNET_LEN && frame.offload.is_none()
+        edit == TagEdit::Keep && frame.len() <= self.unseen && frame.offload.is_none()
+    }
+
+    /// Whether what leaves may be of a balanced connection.
+    pub(crate) fn is_balanced(&self) -> bool {
+        self.unseen == 0
+    }
+
+    pub(crate) fn set_balanced(&mut self, is_balanced: bool) {
+        self.unseen = if is_balanced { 0 } else { self.config.mtu as usize + ETHERNET_LEN };
     }
 
     /// Queues a fitted frame; false when the outbox is full.

@@ -61,6 +61,11 @@ impl Bridge {
     }
 
     #[inline]
+    pub(crate) fn is_to_gateway(&self, header: Header) -> bool {
+        header.destination == self.gateway
+    }
+
+    #[inline]
     fn listens_to_groups(&self, ethertype: u16) -> bool {
         matches!(ethertype, ethertype::ARP | ethertype::IPV6) || (ethertype == ethertype::IPV4 && self.services.dhcp.is_some())
     }

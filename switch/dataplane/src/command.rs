@@ -5,7 +5,7 @@ use std::fmt;
 use packet::{CaptureId, Duration, Filter, Instant, Mac, NetworkId, PortId, UnicastMac, VlanId};
 
 use crate::{
-    gateway::{GatewayConfig, Reservation},
+    gateway::{GatewayConfig, Reservation, VipConfig},
     drop::{DropCounters, DropReason},
     port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode},
 };
@@ -151,6 +151,11 @@ pub enum Command {
         /// The station.
         mac: UnicastMac,
     },
+    /// The virtual addresses of a network with a gateway, all of them; connections to endpoints that are
+    /// gone end.
+    SetVips(NetworkId, Vec<VipConfig>),
+    /// Answers [`Reply::Vips`].
+    ShowVips(NetworkId),
     /// Start copying frames; answers [`Reply::Capture`].
     StartCapture(CaptureConfig),
     /// Stop copying frames.
@@ -183,6 +188,8 @@ pub enum Reply {
     Ports(Vec<PortView>),
     /// FDB entries.
     Fdb(Vec<FdbView>),
+    /// Virtual addresses with what they did.
+    Vips(Vec<nat::VipView>),
     /// Totals.
     Stats(SwitchStats),
 }
@@ -355,6 +362,8 @@ pub enum TimeoutReason {
     FdbAgeing(NetworkId),
     /// A router advertisement is due.
     Advertise(NetworkId),
+    /// Balanced connections may have expired.
+    Balancer(NetworkId),
 }
 
 /// A deadline with its reason.

@@ -55,6 +55,7 @@ drop_reasons! {
     Martian => "martian", "A source address that cannot be behind this gateway.";
     TtlExpired => "ttl_expired", "No hops left, and no error may be sent about it.";
     NoUplink => "no_uplink", "For the outside, with more waiting than the uplink takes.";
+    Vip => "vip", "To or from a virtual address, and of no connection that can be had.";
     UnderlayMtu => "underlay_mtu", "A tunnel's datagram is longer than the path to the other node carries.";
     WriteFailed => "write_failed", "The device refused the frame.";
 }

@@ -7,6 +7,7 @@
 
 mod advertise;
 pub(crate) mod answer;
+pub(crate) mod balancer;
 mod dhcp;
 
 use std::net::IpAddr;
@@ -16,10 +17,12 @@ use packet::{ETHERNET_LEN, Frame, Instant, IpView, Ndp, Parsed, Pool, UnicastMac
 
 pub use self::{
     advertise::AdvertiseConfig,
+    balancer::VipConfig,
     dhcp::{DhcpConfig, Reservation},
 };
 use self::{
     advertise::Advertiser,
+    balancer::Balancer,
     dhcp::{Served, Server},
 };
 use crate::{drop::DropReason, header::Header};
@@ -54,9 +57,15 @@ pub enum GatewayRole {
 pub(crate) struct Services {
     pub(crate) dhcp: Option<Server>,
     pub(crate) advertiser: Option<Advertiser>,
+    pub(crate) balancer: Option<Box<Balancer>>,
 }
 
 impl Services {
+    /// Whether the gateway answers for an address that is not its own.
+    fn owns(&self, ip: IpAddr) -> bool {
+        self.balancer.as_ref().is_some_and(|balancer| balancer.owns(ip))
+    }
+
     /// What `gateway` wants; leases outlive a change.
     pub(crate) fn configure(&mut self, gateway: Option<&GatewayConfig>, now: Instant) {
         let own = gateway.and_then(|gateway| gateway.addresses.iter().find_map(|address| if let IpNetwork::V4(v4) = address { Some(*v4) } else { None }));
@@ -105,6 +114,11 @@ impl GatewayConfig {
         self.addresses.iter().any(|address| address.ip() == ip) || matches!(ip, IpAddr::V6(v6) if v6 == answer::link_local(self.mac))
     }
 
+    /// Whether an address is of one of its subnets.
+    fn serves(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|subnet| subnet.contains(ip))
+    }
+
     /// The common case at once: an untagged IPv4 packet to the gateway's MAC for which [`hear`](Self::hear)
     /// would find nothing but that it is for the outside. False leaves it to that.
     #[inline]
@@ -130,10 +144,10 @@ impl GatewayConfig {
         let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.tags == 0) else {
             return if to_me { Err(DropReason::GatewayMalformed) } else { Ok(Heard::NotMine(frame)) };
         };
-        if let Some(asker) = answer::asked_by_arp(&parsed, frame.bytes(), |ip| self.owns(ip)) {
+        if let Some(asker) = answer::asked_by_arp(&parsed, frame.bytes(), |ip| self.owns(ip) || services.owns(ip)) {
             return answer::arp(frame, self.mac.get(), asker).map(Heard::Answer);
         }
-        if let Some(target) = answer::asked_by_ndp(&parsed, frame.bytes(), |ip| self.owns(ip)) {
+        if let Some(target) = answer::asked_by_ndp(&parsed, frame.bytes(), |ip| self.owns(ip) || services.owns(ip)) {
             return answer::ndp(&parsed, &frame, self.mac, target, pool).map(Heard::Answer);
         }
         if let (Some(server), Some(ip)) = (&mut services.dhcp, &parsed.ip)
@@ -190,7 +204,7 @@ impl GatewayConfig {
             return self.arrive(ip, frame, pool);
         }
         let is_neighbour = matches!(ip.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        if !is_neighbour && !self.addresses.iter().any(|subnet| subnet.contains(ip.source)) || self.owns(ip.source) {
+        if !is_neighbour && !self.serves(ip.source) || self.owns(ip.source) {
             return Err(DropReason::Martian);
         }
         if self.owns(ip.destination) {

@@ -25,7 +25,7 @@ pub use command::{
     Deadline, PortChange, PortView, Reply, SwitchStats, TimeoutReason,
 };
 pub use drop::{DropCounters, DropReason};
-pub use gateway::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, Reservation};
+pub use gateway::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, Reservation, VipConfig};
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};
 pub use port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode};
 pub use router::{Link, PacketUplink, Router, RouterOutput, RouterStats};

@@ -16,7 +16,7 @@
 mod fit;
 mod met;
 mod neighbours;
-mod speech;
+pub(crate) mod speech;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -98,6 +98,8 @@ pub struct Router {
     /// Networks whose packets the uplink takes.
     leaving: BTreeSet<NetworkId>,
     routes: BTreeSet<(NetworkId, NetworkId)>,
+    /// Virtual addresses, which the gateway of their network leads on.
+    vips: BTreeSet<(NetworkId, IpAddr)>,
     neighbours: Neighbours,
     met: MetLately,
     translated: Vec<Translated>,
@@ -117,6 +119,7 @@ impl Router {
             uplink: None,
             leaving: BTreeSet::new(),
             routes: BTreeSet::new(),
+            vips: BTreeSet::new(),
             neighbours: Neighbours::default(),
             met: MetLately::default(),
             translated: Vec::new(),
@@ -156,6 +159,7 @@ impl Router {
         self.links.remove(&id);
         self.leaving.remove(&id);
         self.routes.retain(|(from, to)| *from != id && *to != id);
+        self.set_vips(id, &[]);
         self.neighbours.remove_network(id);
         self.nat.remove_network(id);
     }
@@ -172,6 +176,13 @@ impl Router {
         for pair in [(one, other), (other, one)] {
             if open { self.routes.insert(pair) } else { self.routes.remove(&pair) };
         }
+    }
+
+    /// The virtual addresses of a network, all of them.
+    pub fn set_vips(&mut self, network: NetworkId, vips: &[IpAddr]) {
+        self.met.forget();
+        self.vips.retain(|(of, _)| *of != network);
+        self.vips.extend(vips.iter().map(|ip| (network, *ip)));
     }
 
     /// Forwards a port of the uplink.
@@ -374,6 +385,12 @@ impl Router {
             return;
         }
         frame.bytes_mut()[6..12].copy_from_slice(&own.0);
+        if !self.vips.is_empty() && self.vips.contains(&(to, next_hop)) {
+            frame.bytes_mut()[..6].copy_from_slice(&own.0);
+            self.stats.forwarded += 1;
+            out.push((to, frame));
+            return;
+        }
         match self.neighbours.resolve((to, next_hop), frame, now) {
             Known::Yes { mac, mut frame, stale } => {
                 frame.bytes_mut()[..6].copy_from_slice(&mac.0);
@@ -456,6 +473,10 @@ impl Router {
             steps.push(format!("drop: no route to {destination}"));
             return None;
         };
+        if self.vips.contains(&(to, next_hop)) {
+            steps.push(format!("vip {next_hop}: the gateway of that network leads it to an endpoint"));
+            return None;
+        }
         let Some(mac) = self.neighbours.known((to, next_hop), now) else {
             steps.push(format!("neighbour: {next_hop} is not known; it would be asked for, and the packet wait"));
             return None;

@@ -9,6 +9,7 @@
 //! super-frame) is counted under the port it should have left by.
 
 mod apply;
+mod balance;
 mod explain;
 #[cfg(test)]
 mod tests;
@@ -131,11 +132,20 @@ impl Switch {
             let decision = bridge.decide(0, header, from.port, now);
             return self.go_on(decision, from, frame, now, out);
         }
-        let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
+        let bridge = self.bridges.at(from.bridge).ok_or(DropReason::GatewayNothing)?;
         let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
+        if bridge.services.balancer.is_some() && !header.is_to_group() {
+            return self.hear_balanced(from, header, frame, now, out);
+        }
         if !header.is_to_group() && gateway.is_plainly_outside(frame.bytes()) {
             return self.hand_out(from, frame, out);
         }
+        self.hear_out(from, header, frame, now, out)
+    }
+
+    /// The gateway listens, and says what it has to say.
+    fn hear_out(&mut self, from: Origin, header: Header, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
         let decision = bridge.decide(0, header, from.port, now);
         let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
         match gateway.hear(&mut bridge.services, header, frame, now, &self.pool)? {
@@ -173,6 +183,9 @@ impl Switch {
     fn enter(&mut self, bridge: u32, frame: Frame, now: Instant, out: &mut Outbox) {
         let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::GATEWAY };
         let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.at(bridge)) else { return };
+        if bridge.is_to_gateway(header) && bridge.services.balancer.is_some() {
+            return self.enter_balanced(from, frame, now, out);
+        }
         let decision = bridge.decide(0, header, GATEWAY, now);
         // What cannot be delivered is counted under the port it should have left by; without one it is
         // lost as on a wire without a listener.
@@ -252,7 +265,7 @@ impl Switch {
             return self.emit_watched(from, target, frame, edit, now, out);
         }
         if !state.fits(&frame, edit) {
-            return fit(state, from, frame, edit, &self.pool, |state, sendable| state.queue(sendable, out));
+            return self.emit_seen(from, target, frame, edit, now, out);
         }
         if state.queue(Sendable::new(frame), out) { Ok(()) } else { Err(DropReason::EgressFull) }
     }
@@ -322,6 +335,9 @@ impl Switch {
                     out.tell(Event::Aged { network, mac });
                 }
             });
+            if let Some(balancer) = bridge.services.balancer.as_mut().filter(|balancer| balancer.poll_timeout().is_some_and(|at| at <= now)) {
+                balancer.handle_timeout(now);
+            }
             let due = bridge.services.advertiser.as_mut().and_then(|advertiser| advertiser.handle_timeout(now, &self.pool));
             advertisements.extend(due.map(|frame| (index, frame)));
         }
@@ -337,7 +353,8 @@ impl Switch {
             let network = NetworkId::new(index, generation);
             let ageing = bridge.fdb.poll_timeout().map(|at| (at, TimeoutReason::FdbAgeing(network)));
             let advertising = bridge.services.advertiser.as_ref().map(|advertiser| (advertiser.poll_timeout(), TimeoutReason::Advertise(network)));
-            ageing.into_iter().chain(advertising)
+            let balanced = bridge.services.balancer.as_ref().and_then(|balancer| Some((balancer.poll_timeout()?, TimeoutReason::Balancer(network))));
+            ageing.into_iter().chain(advertising).chain(balanced)
         });
         deadlines.min_by_key(|(at, _)| *at)
     }

@@ -80,6 +80,34 @@ pub(crate) fn is_echo_request(ip: &IpView, bytes: &[u8]) -> bool {
     !ip.is_fragment() && ip.l4_len() >= 8 && (ip.protocol, bytes[ip.l4_offset]) == request
 }
 
+/// Router and neighbour discovery, which is never translated (RFC 4861 section 4).
+pub(crate) fn is_neighbour_discovery(ip: &IpView, bytes: &[u8]) -> bool {
+    ip.protocol == protocol::ICMPV6 && !ip.is_fragment() && matches!(bytes.get(ip.l4_offset), Some(133..=137))
+}
+
+/// The reset that refuses a segment (RFC 9293 section 3.5.2), from whom it was for.
+pub(crate) fn reset(ip: &IpView, about: &Frame, mac: Mac, pool: &Pool) -> Result<Frame, DropReason> {
+    const SYN_FIN: u8 = 3;
+    let bytes = about.bytes();
+    let header = bytes.get(ip.l4_offset..ip.end()).filter(|header| header.len() >= 20).ok_or(DropReason::GatewayMalformed)?;
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (flags, offset) = (header[13], usize::from(header[12] >> 4) * 4);
+    if flags & 4 != 0 || offset > header.len() {
+        return Err(DropReason::Vip);
+    }
+    let (sequence, acknowledgment, answer) = if flags & 16 != 0 {
+        (word(8), 0, 4)
+    } else {
+        let length = u32::try_from(header.len() - offset).unwrap_or_default() + (flags & SYN_FIN).count_ones();
+        (0, word(4).wrapping_add(length), 4 | 16)
+    };
+    let mut message = Vec::with_capacity(20);
+    message.extend(header[2..4].iter().chain(&header[..2]));
+    message.extend(u32::to_be_bytes(sequence).into_iter().chain(u32::to_be_bytes(acknowledgment)));
+    message.extend([0x50, answer, 0, 0, 0, 0, 0, 0]);
+    packet(pool, (Mac::source_of(bytes).ok_or(DropReason::GatewayMalformed)?, mac), ip.destination, ip.source, HOPS, protocol::TCP, &message)
+}
+
 pub(crate) fn echo(ip: &IpView, mut frame: Frame, mac: Mac) -> Result<Frame, DropReason> {
     if !frame.make_unique() {
         return Err(DropReason::NoBuffer);
@@ -156,7 +184,11 @@ pub(crate) fn packet(pool: &Pool, (to_mac, from_mac): (Mac, Mac), from: IpAddr, 
         0 if number == protocol::UDP => 0xffff,
         sum => sum,
     };
-    let field = if number == protocol::UDP { 6 } else { 2 };
+    let field = match number {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => 2,
+    };
     let kind = if from.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
     let length = ETHERNET_LEN + ip.len() + message.len();
     let mut frame = pool.take_for(length).ok_or(DropReason::NoBuffer)?;

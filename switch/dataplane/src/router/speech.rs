@@ -8,7 +8,7 @@ use crate::gateway::answer;
 
 /// A problem with a packet: type and code by family, and the word behind the checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     pub(super) v4: (u8, u8),
     pub(super) v6: (u8, u8),
     pub(super) rest: u32,
@@ -20,7 +20,7 @@ impl Problem {
 
     /// Destination unreachable, by IPv4's code: 0 no route, 1 host, 3 port, 13 prohibited (RFC 1812 section
     /// 5.2.7.1), which ICMPv6 numbers otherwise (RFC 4443 section 3.1).
-    pub(super) const fn unreachable(code: u8) -> Self {
+    pub(crate) const fn unreachable(code: u8) -> Self {
         let v6 = match code {
             1 => 3,
             3 => 4,
@@ -77,7 +77,7 @@ pub(super) fn ask_neighbour(pool: &Pool, mac: UnicastMac, own: IpAddr, target: I
 
 /// The ICMP error that tells the sender of `about` of a problem; `None` where none may be sent (RFC 1122
 /// section 3.2.2: about errors, groups, later fragments).
-pub(super) fn problem(about: &Frame, mac: Mac, own: IpAddr, problem: Problem, pool: &Pool) -> Option<Frame> {
+pub(crate) fn problem(about: &Frame, mac: Mac, own: IpAddr, problem: Problem, pool: &Pool) -> Option<Frame> {
     let bytes = about.bytes();
     let ip = Parsed::new(bytes)?.ip?;
     let (kind, code) = if own.is_ipv4() { problem.v4 } else { problem.v6 };

@@ -11,6 +11,7 @@ use crate::{
         SwitchStats,
     },
     fdb,
+    gateway::{VipConfig, balancer::Balancer},
     header::station_of,
     limits::MAX_CAPTURES,
     outbox::Outbox,
@@ -56,6 +57,11 @@ impl Switch {
                 }
                 Ok(Reply::Done)
             }
+            Command::SetVips(network, vips) => self.set_vips(network, vips),
+            Command::ShowVips(network) => {
+                let balancer = self.bridge_mut(network)?.services.balancer.as_ref();
+                Ok(Reply::Vips(balancer.map(|balancer| balancer.views(now)).unwrap_or_default()))
+            }
             Command::StartCapture(config) => self.start_capture(config),
             Command::StopCapture(capture) => {
                 self.captures.remove(capture.index(), capture.generation()).map(|_| Reply::Done).ok_or(CommandError::NoSuchCapture(capture))
@@ -94,6 +100,23 @@ impl Switch {
         Ok(Reply::Done)
     }
 
+    fn set_vips(&mut self, network: NetworkId, vips: Vec<VipConfig>) -> Result<Reply, CommandError> {
+        let seed = self.next_secret();
+        let services = &mut self.bridge_mut(network)?.services;
+        if vips.is_empty() {
+            services.balancer = None;
+        } else {
+            services.balancer.get_or_insert_with(|| Box::new(Balancer::new(network, seed))).configure(vips);
+        }
+        let (is_balanced, ports) = (services.balancer.is_some(), self.bridge_mut(network)?.ports.clone());
+        for port in ports {
+            if let Some(state) = self.ports.get_mut(port.index(), port.generation()) {
+                state.set_balanced(is_balanced);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
     fn add_port(&mut self, config: PortConfig, now: Instant) -> Result<Reply, CommandError> {
         let network = config.network;
         self.bridge_mut(network)?;
@@ -102,7 +125,12 @@ impl Switch {
         }
         let bridge = u32::try_from(network.index()).unwrap_or(u32::MAX);
         let port = self.ports.insert_with(|index, generation| Attachment::new(PortId::new(index, generation), bridge, config, now)).id;
-        self.bridge_mut(network)?.ports.push(port);
+        let bridge = self.bridge_mut(network)?;
+        bridge.ports.push(port);
+        let is_balanced = bridge.services.balancer.is_some();
+        if let Some(state) = self.ports.get_mut(port.index(), port.generation()) {
+            state.set_balanced(is_balanced);
+        }
         Ok(Reply::Port(port))
     }
 

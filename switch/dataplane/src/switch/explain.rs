@@ -86,6 +86,10 @@ impl Switch {
                 return self.explain_decision(decision, from, header, frame, steps).map(|()| Told::Ended);
             }
             let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
+            if let Some(step) = bridge.services.balancer.as_ref().filter(|_| !header.is_to_group()).and_then(|balancer| balancer.explain(&frame, now)) {
+                steps.push(step);
+                return Ok(Told::Ended);
+            }
             // Leases and advertisements have a state of their own, which is left alone.
             return match gateway.hear(&mut Services::default(), header, frame, now, &self.pool)? {
                 Heard::NotMine(frame) | Heard::AnswerBeside(frame, _) => self.explain_decision(decision, from, header, frame, steps).map(|()| Told::Ended),

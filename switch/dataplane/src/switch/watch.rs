@@ -31,6 +31,7 @@ impl Switch {
     /// Fits, queues and records a frame at its egress port.
     #[cold]
     pub(super) fn emit_watched(&mut self, from: Origin, target: u32, frame: Frame, edit: TagEdit, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        let Some(frame) = self.back_from_vip(from, target, frame, now)? else { return Ok(()) };
         let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
         let (captures, pool, whole) = (&self.captures, &self.pool, frame.share());
         let sighting = Sighting { port: state.id, network: state.config().network, direction: Direction::Egress, at: now, dropped: None };
