@@ -22,6 +22,7 @@ mod traffic;
 mod transparent;
 mod up;
 mod uplink;
+mod vip;
 mod vxlan;
 
 fn main() {
@@ -48,6 +49,7 @@ fn main() {
         transparent::tests(),
         up::tests(),
         uplink::tests(),
+        vip::tests(),
         vxlan::tests(),
     ];
     weft_tests::runner::main(tests.into_iter().flatten().collect())

@@ -160,6 +160,9 @@ pub struct EndpointCreate {
     /// Further names.
     #[serde(default, alias = "alias")]
     pub aliases: Vec<String>,
+    /// Services that it is part of: names that lead to one virtual address, whose connections are balanced.
+    #[serde(default, alias = "vip", skip_serializing_if = "Vec::is_empty")]
+    pub vips: Vec<String>,
 }
 
 /// `POST /v1/sandboxes`.
@@ -282,6 +285,32 @@ where
 pub struct PublishEdit {
     /// Ports, in the words of `docker run -p`.
     pub publish: Vec<String>,
+}
+
+/// An entry of `GET /v1/vips`: a service with a virtual address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipInfo {
+    /// Its network.
+    pub network: String,
+    /// Its name there.
+    pub name: String,
+    /// Its addresses, one a family.
+    pub addresses: Vec<IpAddr>,
+    /// Who answers, by address.
+    pub endpoints: Vec<VipEndpoint>,
+}
+
+/// Who answers for a virtual address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipEndpoint {
+    /// Its sandbox; empty for one on another node.
+    pub sandbox: String,
+    /// Its own address.
+    pub address: IpAddr,
+    /// Connections that are open.
+    pub connections: usize,
+    /// Connections that it was given since it is part of the service.
+    pub total: u64,
 }
 
 /// An entry of `GET /v1/publishes`.

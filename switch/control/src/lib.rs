@@ -18,6 +18,7 @@ pub mod publish;
 mod state;
 pub mod store;
 pub mod uplink;
+mod vip;
 
 pub use container::{Container, Phase};
 pub use defaults::Defaults;
@@ -25,4 +26,5 @@ pub use driver::DriverOptions;
 pub use error::{Code, ControlError, Result};
 pub use model::{port_name, Endpoint, EndpointKind, L2, Model, NatPreset, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
 pub use publish::{Protocol, Published};
+pub use vip::Served;
 pub use state::{StateError, decode, encode};

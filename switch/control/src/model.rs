@@ -179,6 +179,9 @@ pub struct Network {
     /// Further addresses of the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own_addresses: Vec<IpAddr>,
+    /// Virtual addresses by service, one a family.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vips: BTreeMap<String, Vec<IpAddr>>,
     /// Free text by key.
     pub labels: BTreeMap<String, String>,
     /// Whether its sandboxes may open flows to the outside.
@@ -329,6 +332,9 @@ pub struct Endpoint {
     pub guard: bool,
     /// Further names.
     pub aliases: Vec<String>,
+    /// Services that it is part of, by names that lead to their virtual addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vips: Vec<String>,
     /// Storm control.
     #[serde(default)]
     pub storm: Option<Storm>,
@@ -460,6 +466,7 @@ impl Model {
             pools,
             aux_addresses: request.aux_addresses.clone(),
             own_addresses: request.own_addresses.clone(),
+            vips: BTreeMap::new(),
             labels: request.labels.clone(),
             masquerade: request.masquerade.unwrap_or(true),
             nat: request.nat,
@@ -654,7 +661,9 @@ impl Model {
         if self.sandboxes.values().any(|sandbox| sandbox.name == name) {
             return Err(ControlError::new(Code::Exists, name, format!("the name {name:?} is already in use by another sandbox")));
         }
-        let id = self.sandbox(reference)?.id.clone();
+        let sandbox = self.sandbox(reference)?;
+        self.check_not_a_vip(sandbox, name)?;
+        let id = sandbox.id.clone();
         if let Some(sandbox) = self.sandboxes.get_mut(&id) {
             name.clone_into(&mut sandbox.name);
         }
@@ -700,12 +709,19 @@ impl Model {
         for alias in &request.aliases {
             check_host("--alias", alias)?;
         }
+        let vips = self.check_vips(&network, sandbox, request)?;
+        if let (Some(name), Some(device)) = (vips.first(), &device) {
+            return Err(invalid(name, format!("--vip {name}: weft does not know the address of what is behind device {device}")));
+        }
         let mtu = check_mtu(request.mtu.unwrap_or(network.mtu))?;
         if let Some(vlan) = &request.vlan {
             vlan.check()?;
         }
         let asked = [request.ip.map(IpAddr::V4), request.ip6.map(IpAddr::V6)];
         let addresses = if device.is_some() { Vec::new() } else { self.choose_addresses(&network, asked)? };
+        let mut used = self.used_addresses(&network);
+        used.extend(addresses.iter().map(IpNetwork::ip));
+        let new_vips = Self::choose_vips(&network, &vips, used)?;
         let mac = match &request.mac {
             Some(text) => self.check_mac(text, &network)?,
             None => mac_for(&addresses, &id).get(),
@@ -726,10 +742,12 @@ impl Model {
             horizon: request.horizon,
             guard: request.guard.unwrap_or(ours),
             aliases: request.aliases.clone(),
+            vips,
             storm: network.storm,
             up: true,
         };
         if let Some(network) = self.networks.get_mut(&network.id) {
+            network.vips.extend(new_vips);
             for pool in &mut network.pools {
                 let given = endpoint.addresses.iter().find(|address| address.is_ipv4() == pool.subnet.is_ipv4());
                 pool.cursor = given.map(IpNetwork::ip).or(pool.cursor);
@@ -741,11 +759,21 @@ impl Model {
         Ok(endpoint)
     }
 
+    /// What nobody else may have.
+    fn used_addresses(&self, network: &Network) -> BTreeSet<IpAddr> {
+        let members = self.members(&network.id).flat_map(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip));
+        let own = network.pools.iter().map(|pool| pool.gateway).chain(network.aux_addresses.values().chain(&network.own_addresses).copied());
+        members.chain(own).chain(network.vips.values().flatten().copied()).collect()
+    }
+
     fn choose_addresses(&self, network: &Network, asked: [Option<IpAddr>; 2]) -> Result<Vec<IpNetwork>> {
-        let mut used: BTreeSet<IpAddr> = self.members(&network.id).flat_map(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip)).collect();
+        let used = self.used_addresses(network);
         for address in asked.into_iter().flatten() {
             if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.addresses.iter().any(|taken| taken.ip() == address)) {
                 return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is already in use by {}", sandbox.name)));
+            }
+            if let Some(name) = network.vip_at(address) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is the virtual address of service {name} in network {}", network.name)));
             }
             if !network.pools.iter().any(|pool| ipam::is_usable(pool.subnet, address)) {
                 return Err(invalid(address.to_string(), format!("address {address} is not a host address in network {} ({})", network.name, join_pools(network))));
@@ -755,8 +783,6 @@ impl Model {
                     .hint("choose one outside, or another --dhcp-range"));
             }
         }
-        used.extend(network.pools.iter().map(|pool| pool.gateway));
-        used.extend(network.aux_addresses.values().chain(&network.own_addresses));
         let mut chosen = Vec::new();
         for pool in &network.pools {
             let wanted = asked.into_iter().flatten().find(|address| address.is_ipv4() == pool.subnet.is_ipv4());

@@ -97,6 +97,11 @@ pub(super) enum Noun {
         #[command(subcommand)]
         action: NatAction,
     },
+    /// Services with a virtual address: endpoints and connections
+    Vip {
+        #[command(subcommand)]
+        action: VipAction,
+    },
     /// Overlay networks: the nodes they span
     Vxlan {
         #[command(subcommand)]
@@ -418,6 +423,9 @@ pub(super) struct EndpointArguments {
     /// Further name
     #[arg(long)]
     pub(super) alias: Vec<String>,
+    /// The aliases are services: each leads to one virtual address, whose connections are balanced
+    #[arg(long)]
+    pub(super) vip: bool,
 }
 
 #[derive(Debug, Args)]
@@ -443,7 +451,7 @@ pub(super) struct RunArguments {
     /// Name of the sandbox; made up when missing
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// none, host, or (repeatable) NETWORK[:ip=..,ip6=..,mac=..,ifname=..,mtu=..,vlan=..,kind=tap|veth,isolated,alias=..]
+    /// none, host, or (repeatable) NETWORK[:ip=..,ip6=..,mac=..,ifname=..,mtu=..,vlan=..,kind=tap|veth,isolated,alias=..,vip=..]
     #[arg(long = "net", alias = "network", value_name = "SPEC")]
     pub(super) networks: Vec<String>,
     /// IPv4 address in the first network
@@ -485,6 +493,9 @@ pub(super) struct RunArguments {
     /// Further name in the first network
     #[arg(long, visible_alias = "network-alias")]
     pub(super) alias: Vec<String>,
+    /// These names are services: each leads to one virtual address, whose connections are balanced
+    #[arg(long)]
+    pub(super) vip: bool,
     /// KEY=VALUE, or KEY with its value here
     #[arg(short, long)]
     pub(super) env: Vec<String>,
@@ -759,6 +770,18 @@ pub(super) enum VxlanAction {
     /// Overlays with their counters, drops and remote stations
     #[command(alias = "list", alias = "ls")]
     Show {
+        network: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VipAction {
+    /// Services, their virtual addresses and who answers
+    #[command(alias = "list", alias = "show")]
+    Ls {
+        /// Only those of this network
         network: Option<String>,
         #[arg(long)]
         json: bool,

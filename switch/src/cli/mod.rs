@@ -107,6 +107,7 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Publish { action } => nat::publish(action, place),
         Noun::Nat { action } => nat::nat(&action, place),
         Noun::Trace { port, packet, json } => nat::trace(&port, &packet, json, place),
+        Noun::Vip { action } => nat::vip(&action, place),
         Noun::Vxlan { action } => vxlan::run(action, place),
         Noun::Netns { action } => netns::run(action, place),
         Noun::Fdb { action } => port::fdb(&action, place),

@@ -1,11 +1,11 @@
-//! `weft publish`, `weft nat` and `weft trace`.
+//! `weft publish`, `weft nat`, `weft vip` and `weft trace`.
 
 use serde_json::{Value, json};
 use weft_control::ControlError;
 
 use super::{
     End, Place,
-    args::{NatAction, PublishAction},
+    args::{NatAction, PublishAction, VipAction},
     print, print_json,
     table::{table, text},
 };
@@ -54,6 +54,34 @@ pub(super) fn trace(port: &str, packet: &str, as_json: bool, place: &Place) -> E
     } else {
         steps.as_array().into_iter().flatten().enumerate().for_each(|(at, step)| print(&format!("{:>2}  {}", at + 1, text(step))));
     }
+    Ok(0)
+}
+
+pub(super) fn vip(action: &VipAction, place: &Place) -> End {
+    let VipAction::Ls { network, json } = action;
+    let mut all = place.client.get("/v1/vips")?.as_array().cloned().unwrap_or_default();
+    if let Some(reference) = network {
+        let name = place.client.get(&format!("/v1/networks/{}", escape(reference)))?["name"].clone();
+        all.retain(|vip| vip["network"] == name);
+    }
+    if *json {
+        print_json(&all.into());
+        return Ok(0);
+    }
+    let mut rows = Vec::new();
+    for vip in &all {
+        let addresses: Vec<_> = vip["addresses"].as_array().into_iter().flatten().map(text).collect();
+        let service = [text(&vip["network"]), text(&vip["name"]), addresses.join(",")];
+        let endpoints = vip["endpoints"].as_array().filter(|endpoints| !endpoints.is_empty());
+        if endpoints.is_none() {
+            rows.push(service.iter().cloned().chain(["-", "", "", ""].map(str::to_owned)).collect());
+        }
+        for endpoint in endpoints.into_iter().flatten() {
+            let cells = ["sandbox", "address", "connections", "total"].map(|key| text(&endpoint[key]));
+            rows.push(service.iter().cloned().chain(cells).collect());
+        }
+    }
+    table(&["NETWORK", "SERVICE", "VIP", "SANDBOX", "ENDPOINT", "CONNECTIONS", "TOTAL"], &rows);
     Ok(0)
 }
 

@@ -65,9 +65,10 @@ fn request(arguments: &RunArguments) -> Result<SandboxCreate, ControlError> {
             first.ip6 = arguments.ip6.or(first.ip6);
             first.mac = arguments.mac.clone().or(first.mac.take());
             first.aliases.extend(arguments.alias.iter().cloned());
+            first.vips.extend(spec::services(arguments.vip, &arguments.alias)?);
         }
-        None if arguments.ip.is_some() || arguments.ip6.is_some() || arguments.mac.is_some() || !arguments.alias.is_empty() => {
-            return Err(invalid("--net", "--ip, --ip6, --mac and --alias need a network: this sandbox joins none"));
+        None if arguments.ip.is_some() || arguments.ip6.is_some() || arguments.mac.is_some() || arguments.vip || !arguments.alias.is_empty() => {
+            return Err(invalid("--net", "--ip, --ip6, --mac, --alias and --vip need a network: this sandbox joins none"));
         }
         None => {}
     }

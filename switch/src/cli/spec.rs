@@ -30,7 +30,16 @@ pub(super) fn endpoint_request(network: &str, arguments: &EndpointArguments) -> 
             _ => None,
         },
         aliases: arguments.alias.clone(),
+        vips: services(arguments.vip, &arguments.alias)?,
     })
+}
+
+/// The services of `--vip`: each alias is one.
+pub(super) fn services(is_vip: bool, aliases: &[String]) -> Result<Vec<String>, ControlError> {
+    if is_vip && aliases.is_empty() {
+        return Err(invalid("--vip", "--vip: which service?").hint("name it with --network-alias (`network connect`: --alias)"));
+    }
+    Ok(if is_vip { aliases.to_vec() } else { Vec::new() })
 }
 
 /// 10,20[,native=1], or all[,native=1].
@@ -95,6 +104,7 @@ pub(super) fn endpoint(word: &str) -> Result<EndpointCreate, ControlError> {
             "mac" | "mac-address" => endpoint.mac = Some(value.into()),
             "ifname" => endpoint.ifname = Some(value.into()),
             "alias" => endpoint.aliases.push(value.into()),
+            "vip" => endpoint.vips.push(value.into()),
             "mtu" => endpoint.mtu = Some(value.parse().map_err(|_| bad("a number"))?),
             "vlan" => endpoint.vlan = Some(Vlan::Access(vlan_id(value).map_err(|_| bad("a VLAN id (1 to 4094)"))?)),
             "horizon" => endpoint.horizon = Some(value.parse().map_err(|_| bad("a number"))?),
@@ -109,7 +119,7 @@ pub(super) fn endpoint(word: &str) -> Result<EndpointCreate, ControlError> {
             }
             _ => {
                 return Err(invalid(option, format!("--net {word}: unknown option {key:?}"))
-                    .hint("there are ip, ip6, mac, ifname, alias, mtu, vlan, kind, isolated, horizon, noguard"));
+                    .hint("there are ip, ip6, mac, ifname, alias, vip, mtu, vlan, kind, isolated, horizon, noguard"));
             }
         }
     }

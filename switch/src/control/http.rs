@@ -47,6 +47,7 @@ pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
         .route("/v1/ports/{port}", patch(patch_port))
         .route("/v1/sandboxes/{reference}/publish", post(add_publish).delete(remove_publish))
         .route("/v1/publishes", get(publishes))
+        .route("/v1/vips", get(vips))
         .route("/v1/flows", get(flows))
         .route("/v1/trace", post(trace))
         .route("/v1/routes", get(routes).post(add_route).delete(remove_route))
@@ -357,6 +358,10 @@ async fn remove_publish(State(runtime): State<Runtime>, Path(reference): Path<St
 
 async fn publishes(State(runtime): State<Runtime>) -> Answer<Vec<api::PublishInfo>> {
     change(runtime, |inner| inner.publish_infos()).await
+}
+
+async fn vips(State(runtime): State<Runtime>) -> Answer<Vec<api::VipInfo>> {
+    change(runtime, |inner| inner.vip_infos()).await
 }
 
 async fn trace(State(runtime): State<Runtime>, request: Body1<api::TraceRequest>) -> Answer<Vec<String>> {

@@ -17,6 +17,7 @@ mod store;
 mod trace;
 mod uplink;
 mod views;
+mod vips;
 
 pub(crate) use runtime::Runtime;
 pub(crate) use serve::{Daemon, DaemonConfig};

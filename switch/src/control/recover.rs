@@ -57,6 +57,7 @@ impl Inner {
             }
         }
         self.remove_strays();
+        self.serve_vips();
         self.serve_names();
         Ok(processes)
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{BridgeConfig, Command, L2Mode, Reply};
+use dataplane::{BridgeConfig, Command, L2Mode, Reply, VipConfig};
 use netns_setup::{
     NamespaceDir, Netns,
     process::{self, CommandSpec, Streams},
@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     flow_watchers: usize,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
+    /// Virtual addresses that the data plane was told.
+    pub(super) balanced: BTreeMap<NetworkId, Vec<VipConfig>>,
     /// Name servers, and the files of sandboxes.
     pub(super) resolving: Names,
     pub(crate) events: broadcast::Sender<Value>,
@@ -114,6 +116,7 @@ impl Runtime {
             uplink: None,
             flow_watchers: 0,
             live: BTreeMap::new(),
+            balanced: BTreeMap::new(),
             resolving: Names::new(dns),
             events: events.clone(),
             consoles: Consoles::default(),
@@ -189,9 +192,11 @@ impl Drop for FlowWatch {
 
 impl Inner {
     /// Saves `model` and makes it the truth.
-    pub(crate) fn commit(&mut self, model: Model) -> Result<()> {
+    pub(crate) fn commit(&mut self, mut model: Model) -> Result<()> {
+        model.prune_vips();
         self.store.save(&model).map_err(|error| unavailable(format!("cannot save the state: {error}")))?;
         self.model = model;
+        self.serve_vips();
         self.serve_names();
         Ok(())
     }
@@ -281,6 +286,7 @@ impl Inner {
         self.close_tunnel(id);
         if let Some(bridge) = self.bridges.remove(id) {
             self.resolving.forget(bridge);
+            self.balanced.remove(&bridge);
             drop(self.dataplane.uplink(UplinkCommand::RemoveNetwork(bridge)));
             drop(self.dataplane.apply(Command::RemoveBridge(bridge)));
         }
@@ -405,11 +411,13 @@ impl Inner {
             *stored = Sandbox { process: None, endpoints: Vec::new(), publishes: Vec::new(), netns: NetnsTarget::New, identity: None, ..stored.clone() };
             stored.container.as_mut().map(note);
         }
+        model.prune_vips();
         // It has ended whether or not that can be saved; after a restart it is seen again.
         if let Err(error) = self.store.save(&model) {
             tracing::error!(%error, "cannot save the state");
         }
         self.model = model;
+        self.serve_vips();
         self.serve_names();
         for endpoint in &sandbox.endpoints {
             self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());

@@ -65,13 +65,22 @@ impl Zone {
 
     fn add(&mut self, network: &Network, sandbox: &Sandbox, endpoint: &Endpoint) {
         self.subnets.extend(network.pools.iter().map(|pool| pool.subnet));
+        if !network.names {
+            return;
+        }
+        for (name, addresses) in endpoint.vips.iter().filter_map(|name| network.vips.get_key_value(name)) {
+            self.names.entry(name.clone()).or_default().extend(addresses);
+            self.names.entry(format!("{name}.{}", network.name).to_ascii_lowercase()).or_default().extend(addresses);
+            self.pointers.extend(addresses.iter().map(|address| (*address, format!("{name}.{}", network.name))));
+        }
         // A name leads to those who can answer.
-        if !network.names || !endpoint.up {
+        if !endpoint.up {
             return;
         }
         let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
         let own = sandbox.id.get(..SHORT_ID).into_iter().chain([sandbox.name.as_str()]).chain(sandbox.hostname.as_deref());
-        for name in own.chain(endpoint.aliases.iter().map(String::as_str)) {
+        let aliases = endpoint.aliases.iter().map(String::as_str).filter(|alias| !endpoint.vips.iter().any(|vip| vip.eq_ignore_ascii_case(alias)));
+        for name in own.chain(aliases) {
             for name in [name.to_owned(), format!("{name}.{}", network.name)] {
                 let name = name.to_ascii_lowercase();
                 let services = sandbox.publishes.iter().map(|published| Service { is_tcp: published.protocol == Protocol::Tcp, port: published.port, target: sandbox.name.clone() });

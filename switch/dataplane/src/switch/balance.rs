@@ -28,7 +28,7 @@ impl Switch {
     pub(super) fn enter_balanced(&mut self, from: Origin, frame: Frame, now: Instant, out: &mut Outbox) {
         let network = self.bridges.at(from.bridge).and_then(|bridge| bridge.services.balancer.as_ref()).map(|balancer| balancer.network);
         let result = self.balance(from, frame, false, now, out).and_then(|frame| match (frame, network) {
-            (Some(frame), Some(network)) if !out.push_outside(network, frame) => Err(DropReason::NoUplink),
+            (Some(frame), Some(network)) => if out.push_outside(network, frame) { Ok(()) } else { Err(DropReason::NoUplink) },
             _ => Ok(()),
         });
         if let Err(reason) = result {

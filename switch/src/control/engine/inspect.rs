@@ -18,7 +18,7 @@ use weft_control::{
 use super::{
     containers::{find, is_true},
     locked,
-    networks::PREDEFINED,
+    networks::{PREDEFINED, VIP_OPTION},
     system::HOST_IMAGE_ID,
     types::{Filters, Result, bad, conflict, rfc3339},
 };
@@ -182,7 +182,7 @@ fn network_settings(id: &str, endpoint: Option<&Endpoint>, wanted: Option<&Endpo
         "Links": null,
         "Aliases": aliases,
         "MacAddress": at.mac,
-        "DriverOpts": null,
+        "DriverOpts": wanted.filter(|wanted| !wanted.vips.is_empty()).map(|wanted| json!({ VIP_OPTION: wanted.vips.join(",") })),
         "NetworkID": id,
         "EndpointID": endpoint.map_or("", |endpoint| endpoint.id.as_str()),
         "Gateway": at.gateway,

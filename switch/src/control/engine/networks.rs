@@ -472,6 +472,8 @@ const ENDPOINT_FIELDS: &[&str] = &[
     "IPAMConfig", "Aliases", "MacAddress", "DriverOpts", "NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "DNSNames",
 ];
 
+/// Services with a virtual address that the endpoint is part of, with commas between.
+pub(super) const VIP_OPTION: &str = "weft.vip";
 const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
 
 /// An `EndpointConfig` as ours.
@@ -492,7 +494,8 @@ pub(super) fn endpoint_request(network: &str, config: Value) -> Result<EndpointC
     for (key, value) in config.driver_opts {
         match key.as_str() {
             IFNAME_OPTION => endpoint.ifname = Some(value),
-            _ => return Err(bad(format!("endpoint option {key} is not supported: there is {IFNAME_OPTION}"))),
+            VIP_OPTION => endpoint.vips = value.split(',').map(|name| name.trim().to_owned()).collect(),
+            _ => return Err(bad(format!("endpoint option {key} is not supported: there are {IFNAME_OPTION} and {VIP_OPTION}"))),
         }
     }
     Ok(endpoint)
