@@ -91,6 +91,9 @@ impl Nat {
     }
 
     fn balance(&mut self, network: NetworkId, mut frame: Frame, now: Instant, out: &mut Vec<Translated>) -> Step {
+        if !frame.make_unique() {
+            return Err((NatDrop::NoBuffer, frame));
+        }
         let kind = match PacketMut::new(&mut frame).ok_or(NatDrop::Malformed).and_then(|packet| read(&packet)) {
             Ok(kind) => kind,
             Err(reason) => return Err((reason, frame)),
@@ -159,6 +162,11 @@ impl Nat {
     /// When it is of one, and may not go on.
     pub fn from_endpoint(&mut self, network: NetworkId, mut frame: Frame, now: Instant) -> Result<Sent, Refused> {
         self.conntrack.commit();
+        // A flooded frame is shared.
+        if !frame.make_unique() {
+            self.drops.count(NatDrop::NoBuffer, 1);
+            return Err(Refused { reason: NatDrop::NoBuffer, frame });
+        }
         let Some(packet) = PacketMut::new(&mut frame) else { return Ok(Sent::Own(frame)) };
         let is_balanced = match read(&packet) {
             Ok(Kind::Flow(tuple)) => {

@@ -48,7 +48,8 @@ impl Inner {
     fn first_hop(&self, network: &Network, endpoint: &Endpoint, to: IpAddr, steps: &mut Vec<String>) -> Option<Mac> {
         let gateway = gateway_of(network);
         let is_near = endpoint.addresses.iter().any(|own| own.contains(to));
-        let gateway_owns = gateway.as_ref().is_some_and(|gateway| gateway.addresses.iter().any(|own| own.ip() == to));
+        let is_vip = network.vips.values().flatten().any(|vip| *vip == to);
+        let gateway_owns = is_vip || gateway.as_ref().is_some_and(|gateway| gateway.addresses.iter().any(|own| own.ip() == to));
         if is_near && !gateway_owns {
             let owner = self.model.members(&network.id).find(|(_, other)| other.addresses.iter().any(|own| own.ip() == to));
             return match owner {

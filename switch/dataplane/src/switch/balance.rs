@@ -71,7 +71,8 @@ impl Switch {
 
     /// The way back of a balanced connection, at the client's port. Nothing when the client need not hear.
     pub(super) fn back_from_vip(&mut self, from: Origin, target: PortSlot, frame: Frame, now: Instant) -> Result<Option<Frame>, DropReason> {
-        if !self.ports.at(target).is_some_and(crate::attachment::Attachment::is_balanced) {
+        let is_to_group = frame.bytes().first().is_none_or(|byte| byte & 1 != 0);
+        if is_to_group || !self.ports.at(target).is_some_and(crate::attachment::Attachment::is_balanced) {
             return Ok(Some(frame));
         }
         let balancer = self.bridges.at_mut(from.bridge).and_then(|bridge| bridge.services.balancer.as_mut());

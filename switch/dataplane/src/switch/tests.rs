@@ -1,3 +1,5 @@
+mod balance;
+
 use packet::{Duration, PoolConfig};
 
 use super::*;
