@@ -287,6 +287,9 @@ pub struct PublishEdit {
     pub publish: Vec<String>,
 }
 
+/// Docker's endpoint option for [`EndpointCreate::vips`]: names with commas between.
+pub const VIP_OPTION: &str = "weft.vip";
+
 /// An entry of `GET /v1/vips`: a service with a virtual address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipInfo {

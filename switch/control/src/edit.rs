@@ -226,6 +226,7 @@ impl Model {
         let id = without.create_network(&request, before.id.clone())?;
         let mut after = without.networks.remove(&id).ok_or_else(|| refused(&before, "id", "it is gone"))?;
         after.created_ns = before.created_ns;
+        after.keep_vips(&before)?;
         if let (Some(after), Some(before)) = (&mut after.overlay, &before.overlay) {
             after.stations.clone_from(&before.stations);
         }

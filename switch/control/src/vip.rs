@@ -41,6 +41,23 @@ fn is(name: &str) -> impl Fn(&str) -> bool {
 }
 
 impl Network {
+    /// Has the virtual addresses that it had before it was changed.
+    ///
+    /// # Errors
+    /// When it has no place for one any longer.
+    pub(crate) fn keep_vips(&mut self, before: &Self) -> Result<()> {
+        for (name, ip) in before.vips.iter().flat_map(|(name, addresses)| addresses.iter().map(move |ip| (name, *ip))) {
+            let is_own = self.pools.iter().any(|pool| pool.gateway == ip) || self.own_addresses.contains(&ip) || self.aux_addresses.values().any(|aux| *aux == ip);
+            let is_lent = self.dhcp_range.is_some_and(|range| range.contains(ip));
+            if is_own || is_lent || !self.names || self.l2 != L2::Bridge || !self.pools.iter().any(|pool| ipam::is_usable(pool.subnet, ip)) {
+                return Err(conflict(name, format!("network {}: service {name} has the virtual address {ip}, which has no place there any longer", before.name))
+                    .hint("disconnect the service's endpoints first"));
+            }
+        }
+        self.vips.clone_from(&before.vips);
+        Ok(())
+    }
+
     /// Whether somebody's address is a virtual one, and whose.
     pub(crate) fn vip_at(&self, address: IpAddr) -> Option<&str> {
         self.vips.iter().find(|(_, addresses)| addresses.contains(&address)).map(|(name, _)| name.as_str())
@@ -235,6 +252,20 @@ mod tests {
         }
         assert!(model.rename_sandbox("shop", "web").unwrap_err().message.contains("service"));
         join(&mut model, 12, "w2", &["web"], &["web", "second"]).unwrap();
+    }
+
+    #[test]
+    fn an_edit_keeps_them_or_is_refused() {
+        let mut model = model("10.0.0.0/24");
+        join(&mut model, 10, "w1", &["web"], &[]).unwrap();
+        let (vips, request) = (model.network("lab").unwrap().vips.clone(), model.network("lab").unwrap().request());
+        model.edit_network("lab", &NetworkCreate { mtu: Some(1400), ..request.clone() }).unwrap();
+        assert_eq!(model.network("lab").unwrap().vips, vips);
+        let std::net::IpAddr::V4(own) = vips["web"][0] else { panic!("IPv4") };
+        for changed in [NetworkCreate { names: Some(false), ..request.clone() }, NetworkCreate { gateways: vec![own.into()], ..request }] {
+            let error = model.edit_network("lab", &changed).unwrap_err();
+            assert!(error.message.contains("service web"), "{error}");
+        }
     }
 
     #[test]

@@ -131,5 +131,6 @@ fn again(endpoint: &Endpoint, network: &str) -> EndpointCreate {
         horizon: endpoint.horizon,
         guard: Some(endpoint.guard),
         aliases: endpoint.aliases.clone(),
+        vips: endpoint.vips.clone(),
     }
 }

@@ -8,7 +8,7 @@ use super::{
     read::Node,
 };
 use crate::{
-    api::EndpointCreate,
+    api::{EndpointCreate, VIP_OPTION},
     container::{Config, Container, HostConfig, Nothing, PortBinding, RestartPolicy},
     publish::{self, PublishRequest},
 };
@@ -249,10 +249,12 @@ fn endpoints(node: &Node<'_>) -> Result<Vec<EndpointCreate>> {
             return Err(how.get("link_local_ips").wrong("not supported: leave it out, an interface makes its own"));
         }
         let mut ifname = how.text("interface_name")?;
+        let mut vips = Vec::new();
         for (option, value) in how.pairs("driver_opts", &['='])? {
             match option.as_str() {
                 "com.docker.network.endpoint.ifname" => ifname = ifname.or(value),
-                _ => return Err(how.get("driver_opts").get(&option).wrong("not supported: there is com.docker.network.endpoint.ifname")),
+                VIP_OPTION => vips.extend(value.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned())),
+                _ => return Err(how.get("driver_opts").get(&option).wrong("not supported: there are com.docker.network.endpoint.ifname and weft.vip")),
             }
         }
         let rank: (i64, i64) = (how.parsed("gw_priority", "a number")?.unwrap_or(0), how.parsed("priority", "a number")?.unwrap_or(0));
@@ -263,6 +265,7 @@ fn endpoints(node: &Node<'_>) -> Result<Vec<EndpointCreate>> {
             mac: how.text("mac_address")?,
             ifname,
             aliases: how.texts("aliases")?,
+            vips,
             ..EndpointCreate::default()
         };
         ranked.push((rank, endpoint));

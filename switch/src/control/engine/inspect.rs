@@ -11,14 +11,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_control::{
     Container, Endpoint, Phase, Sandbox,
-    api::{EndpointCreate, PublishInfo},
+    api::{EndpointCreate, PublishInfo, VIP_OPTION},
     container::{Config, HostConfig},
 };
 
 use super::{
     containers::{find, is_true},
     locked,
-    networks::{PREDEFINED, VIP_OPTION},
+    networks::PREDEFINED,
     system::HOST_IMAGE_ID,
     types::{Filters, Result, bad, conflict, rfc3339},
 };

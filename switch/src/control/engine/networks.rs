@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_control::{
     Code, DriverOptions, Network, Sandbox,
-    api::{EndpointCreate, NetworkCreate},
+    api::{EndpointCreate, NetworkCreate, VIP_OPTION},
 };
 
 use super::{
@@ -472,8 +472,6 @@ const ENDPOINT_FIELDS: &[&str] = &[
     "IPAMConfig", "Aliases", "MacAddress", "DriverOpts", "NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "DNSNames",
 ];
 
-/// Services with a virtual address that the endpoint is part of, with commas between.
-pub(super) const VIP_OPTION: &str = "weft.vip";
 const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
 
 /// An `EndpointConfig` as ours.
