@@ -24,6 +24,7 @@ use packet::{BufferClass, Checksum, Frame, Gso, Offload, Pool, VIRTIO_NET_HDR_LE
 use crate::sys::{
     mmsg::{self, Receiver},
     ring::{ReadKind, Ring, StrippedTag},
+    socket::set_qdisc_bypass,
 };
 
 /// Frames a port may have waiting at most.
@@ -262,10 +263,21 @@ impl PortIo {
                 self.blocked = true;
                 self.enqueue(frame, pool)
             }
+            Errno::ENOBUFS if self.kind == ReadKind::Packet && frame.offload.gso != Gso::None && self.write_segmented(&frame) => Ok(()),
             // The peer's backlog is full: the frame is lost as on a wire, later ones may get through.
             Errno::ENOBUFS | Errno::ENOMEM => Err(Refused(DropReason::EgressFull)),
             _ => Err(Refused(DropReason::WriteFailed)),
         }
+    }
+
+    /// Past the queueing discipline, a device that does not segment refuses super-frames as a full one refuses
+    /// frames. By way of it the kernel segments for the device, so that way is kept if it helps.
+    fn write_segmented(&self, frame: &Frame) -> bool {
+        let went = set_qdisc_bypass(&self.fd, false).is_ok() && self.write_now(frame, &self.header(frame)).is_ok();
+        if !went {
+            set_qdisc_bypass(&self.fd, true).ok();
+        }
+        went
     }
 
     fn enqueue(&mut self, frame: Frame, pool: &Pool) -> Result<(), Refused> {

@@ -17,10 +17,19 @@ const SO_MEMINFO: i32 = 55;
 const MEMINFO_SNDBUF: usize = 3;
 const MEMINFO_WMEM_QUEUED: usize = 5;
 
-pub(super) fn set(socket: &Socket, level: i32, option: i32, value: i32) -> io::Result<()> {
+pub(super) fn set(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value is an int that outlives the call.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether a packet socket's frames pass by the queueing discipline of the device (packet(7)), and with it the
+/// kernel's segmentation in software.
+///
+/// # Errors
+/// As setsockopt(2).
+pub(crate) fn set_qdisc_bypass(socket: &impl AsRawFd, on: bool) -> io::Result<()> {
+    set(socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, on.into())
 }
 
 /// The next peek starts that many bytes behind the first that was not taken off, and moves on by what
