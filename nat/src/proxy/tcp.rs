@@ -150,6 +150,9 @@ pub(crate) struct Tcp {
     /// The host may have more to read.
     readable: bool,
     duplicate_acks: u8,
+    /// All up to here was sent again: duplicate acknowledgements before it are of that, and mean nothing (RFC
+    /// 6582 section 3.2).
+    recover: Option<u32>,
     retries: u8,
     rto: Duration,
     /// When to send again, or probe.
@@ -215,6 +218,7 @@ impl Tcp {
             fin_at: None,
             readable: false,
             duplicate_acks: 0,
+            recover: None,
             retries: 0,
             rto: RTO_FIRST,
             retransmit: None,
@@ -463,7 +467,7 @@ impl Tcp {
             let is_duplicate = segment.payload.is_empty() && window == self.snd_wnd && self.in_flight() > 0 && segment.flags & FIN == 0;
             self.duplicate_acks = if is_duplicate { self.duplicate_acks.saturating_add(1) } else { 0 };
             self.snd_wnd = window;
-            return if self.duplicate_acks == 3 { self.go_back(cx) } else { Verdict::Keep };
+            return if self.duplicate_acks == 3 && self.recover.is_none() { self.go_back(cx) } else { Verdict::Keep };
         }
         if before(segment.ack, self.snd_una) {
             return Verdict::Keep;
@@ -479,6 +483,7 @@ impl Tcp {
         self.snd_una = segment.ack;
         self.snd_wnd = window;
         self.duplicate_acks = 0;
+        self.recover = self.recover.filter(|recover| before(segment.ack, *recover));
         self.retries = 0;
         self.rto = RTO_FIRST;
         self.retransmit = None;
@@ -497,7 +502,12 @@ impl Tcp {
             return Verdict::Keep;
         }
         self.owes_ack = true;
-        if before(self.rcv_nxt, segment.seq) || old as usize > segment.payload.len() || self.inside_done {
+        if before(self.rcv_nxt, segment.seq) {
+            // One for each: three make the sandbox send again at once (RFC 5681 section 3.2).
+            self.acknowledge(cx);
+            return Verdict::Keep;
+        }
+        if old as usize > segment.payload.len() || self.inside_done {
             return Verdict::Keep;
         }
         let fresh = &segment.payload[old as usize..];
@@ -575,6 +585,7 @@ impl Tcp {
     /// Sends again from the first byte that is not acknowledged.
     fn go_back<S: Sockets>(&mut self, cx: &mut Context<S>) -> Verdict {
         cx.sockets.tcp_rewind(self.socket);
+        self.recover = Some(self.snd_max);
         self.snd_nxt = self.snd_una;
         self.fin_sent = false;
         self.host_done = false;
