@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) forward: Option<ForwardId>,
     /// It goes to a virtual address: how many endpoints would not have it.
     pub(crate) balanced: Option<u8>,
+    /// Which side opened it.
+    pub(crate) opened: Direction,
     /// Inside has sent.
     pub(crate) sent: bool,
     /// Outside has sent.
@@ -232,6 +234,8 @@ pub struct ConnectionView {
     pub network: NetworkId,
     /// IP protocol number.
     pub protocol: u8,
+    /// Whether outside opened it.
+    pub is_inbound: bool,
     /// TCP's state, or whether it was answered.
     pub state: &'static str,
     /// The sandbox's end.
@@ -258,6 +262,7 @@ impl ConnectionView {
         Self {
             network: connection.network,
             protocol: connection.protocol,
+            is_inbound: connection.opened == Direction::In,
             state,
             inside: connection.inside,
             outside: connection.outside,

@@ -86,6 +86,30 @@ impl NatDrop {
         }
     }
 
+    /// Why, for people.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Malformed => "its lengths lie, a port is zero, or the checksum of an ICMP error is wrong",
+            Self::Unsupported => "this kind of ICMP has no place in translation",
+            Self::TinyFragment => "the fragment cuts through the TCP or UDP header (RFC 1858)",
+            Self::FragmentOrphan => "the first fragment of its datagram did not come, or too many wait",
+            Self::Martian => "no router forwards from or to such an address, networks do not reach each other without a route, and inside addresses do not come from outside",
+            Self::NoConnection => "it belongs to no connection, and does not open one",
+            Self::NoMapping => "nobody has that external port: it is neither published nor used by a flow from inside",
+            Self::Filtered => "the port is in use, but its preset does not let this sender in",
+            Self::IcmpQuote => "the ICMP error quotes no packet of ours, or rubbish",
+            Self::Clash => "another connection has the same two ends already",
+            Self::NoExternal => "the uplink has no address of this family",
+            Self::PortsExhausted => "all external ports of the address are taken",
+            Self::Quota => "the sandbox has as many ports or connections as it may",
+            Self::Full => "the table is full of connections that do not give way",
+            Self::NotOurs => "the address is not ours to translate",
+            Self::NoEndpoint => "no endpoint of the service is there",
+            Self::NoBuffer => "there is no buffer to rewrite it in",
+        }
+    }
+
     /// Code of the "destination unreachable" that its sender is told, if he is (RFC 5508 REQ-8: 13,
     /// administratively prohibited, when a flow cannot be had; RFC 1812 5.2.7.1: 0, no way there; 1, nobody).
     #[must_use]

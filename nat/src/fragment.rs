@@ -12,8 +12,9 @@ use packet::{Duration, Frame, Instant, Keyed, NetworkId, PacketMut};
 
 /// Datagrams remembered at most; the oldest gives way.
 const MOST: usize = 4096;
-/// Fragments that wait at most, and of one datagram.
+/// Fragments that wait at most, of one sender, and of one datagram: nobody's flood takes all the room.
 const MOST_WAITING: usize = 256;
+const MOST_OF_SENDER: usize = 64;
 const MOST_OF_ONE: usize = 64;
 
 /// What names a fragmented datagram (RFC 791 section 3.2; RFC 8200 section 4.5).
@@ -48,7 +49,12 @@ pub(crate) struct Fragments {
     entries: HashMap<Datagram, Entry, Keyed>,
     order: VecDeque<(Instant, Datagram)>,
     waiting: usize,
+    /// How many of these a sender has.
+    waiting_of: HashMap<Sender, usize, Keyed>,
 }
+
+/// Where a fragment came from.
+type Sender = (Option<NetworkId>, IpAddr);
 
 /// What to do with a later fragment.
 #[derive(Debug)]
@@ -68,9 +74,15 @@ impl Datagram {
     }
 }
 
+impl Datagram {
+    const fn sender(&self) -> Sender {
+        (self.network, self.source)
+    }
+}
+
 impl Fragments {
     pub(crate) fn new(key: Keyed) -> Self {
-        Self { entries: HashMap::with_hasher(key), order: VecDeque::new(), waiting: 0 }
+        Self { entries: HashMap::with_hasher(key), order: VecDeque::new(), waiting: 0, waiting_of: HashMap::with_hasher(key) }
     }
 
     /// A first fragment was rewritten: gives those that wait for it.
@@ -78,19 +90,31 @@ impl Fragments {
         let entry = self.entry(datagram, now);
         entry.rewrite = Some(rewrite);
         let waiting = std::mem::take(&mut entry.waiting);
-        self.waiting -= waiting.len();
+        self.no_longer_wait(&datagram, waiting.len());
         waiting
+    }
+
+    fn no_longer_wait(&mut self, datagram: &Datagram, count: usize) {
+        self.waiting -= count;
+        if let Some(own) = self.waiting_of.get_mut(&datagram.sender()) {
+            *own -= count;
+            if *own == 0 {
+                self.waiting_of.remove(&datagram.sender());
+            }
+        }
     }
 
     /// A fragment without ports.
     pub(crate) fn later(&mut self, datagram: Datagram, frame: Frame, now: Instant) -> Later {
-        let has_room = self.waiting < MOST_WAITING;
+        let own = self.waiting_of.get(&datagram.sender()).copied().unwrap_or(0);
+        let has_room = self.waiting < MOST_WAITING && own < MOST_OF_SENDER;
         let entry = self.entry(datagram, now);
         match entry.rewrite {
             Some(rewrite) => Later::Follow(rewrite, frame),
             None if has_room && entry.waiting.len() < MOST_OF_ONE => {
                 entry.waiting.push(frame);
                 self.waiting += 1;
+                *self.waiting_of.entry(datagram.sender()).or_default() += 1;
                 Later::Waits
             }
             None => Later::Full(frame),
@@ -116,7 +140,7 @@ impl Fragments {
 
     fn forget(&mut self, datagram: &Datagram) -> usize {
         let lost = self.entries.remove(datagram).map_or(0, |entry| entry.waiting.len());
-        self.waiting -= lost;
+        self.no_longer_wait(datagram, lost);
         lost
     }
 

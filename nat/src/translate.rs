@@ -28,6 +28,7 @@ use crate::{
     mapping::Mappings,
     port_alloc::Dice,
     rule::{Forward, ForwardError, ForwardId, Forwards, Inside, Translation},
+    traffic::TrafficByNetwork,
     tuple::End,
     vip::Vips,
     watch::{FlowEvent, Watch},
@@ -103,6 +104,7 @@ pub struct Nat {
     dice: Dice,
     /// How many connections an address inside has.
     counts: HashMap<(NetworkId, IpAddr), u32, Keyed>,
+    traffic: TrafficByNetwork,
     unsolicited: UnsolicitedQueue,
     next_sweep: Option<Instant>,
     /// While rehearsing: connections as they were.
@@ -134,6 +136,7 @@ impl Nat {
             fragments: Fragments::new(key),
             dice: Dice::new([seed(2), seed(3)]),
             counts: HashMap::with_hasher(key),
+            traffic: TrafficByNetwork::default(),
             unsolicited: UnsolicitedQueue::new(),
             next_sweep: None,
             journal: None,
@@ -166,6 +169,7 @@ impl Nat {
     /// Ends all of a network.
     pub fn remove_network(&mut self, id: NetworkId) {
         self.end_where(|connection| connection.network == id);
+        self.traffic.forget(id);
         if let Some(slot) = self.networks.get_mut(id.index()).filter(|slot| slot.as_ref().is_some_and(|(network, _)| *network == id)) {
             *slot = None;
         }
@@ -182,10 +186,9 @@ impl Nat {
     /// # Errors
     /// When another has one of them, or the sides do not fit.
     pub fn add_forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        let id = self.forwards.add(forward)?;
-        // A user's word is stronger than a port drawn by chance.
-        self.end_where(|connection| connection.mapping.is_some() && forward.takes(connection.protocol, connection.external));
-        Ok(id)
+        // A connection from inside that has one of these ports keeps it: its packets are told apart by the
+        // other end. Whatever is new from outside is the forward's.
+        self.forwards.add(forward)
     }
 
     /// Stops forwarding, and ends what came in that way.
@@ -281,6 +284,24 @@ impl Nat {
     /// The last packet was not taken: what it made is forgotten.
     pub fn undo(&mut self) {
         while let Some(at) = self.conntrack.undo() {
+            self.end(at, Instant::ZERO);
+        }
+    }
+
+    /// A translated packet could not be delivered, as its next hop does not answer: what it opened, and nobody
+    /// answered yet, is forgotten. `to` is the network that it was to enter; none is outside.
+    pub fn undelivered(&mut self, to: Option<NetworkId>, frame: &Frame) {
+        let Some(parsed) = packet::Parsed::new(frame.bytes()) else { return };
+        let (Some(ip), Some((from, port))) = (parsed.ip, parsed.l4_ports(frame.bytes())) else { return };
+        let (source, destination) = (End::new(ip.source, from), End::new(ip.destination, port));
+        let found = match to {
+            None => self.conntrack.by_outside(ip.protocol, source, destination),
+            Some(network) => self.conntrack.by_inside(network, ip.protocol, destination, source),
+        };
+        if let Some(at) = found
+            && self.conntrack.get(at).is_some_and(|connection| !(connection.sent && connection.answered))
+        {
+            self.conntrack.commit();
             self.end(at, Instant::ZERO);
         }
     }

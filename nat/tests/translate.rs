@@ -51,8 +51,12 @@ fn a_forwarded_port_is_nobodys_mapping() {
     let before = world.udp_out("10.0.0.9:8080", "192.0.2.1:53").unwrap().source;
     assert_eq!(before.port(), 8080);
     world.nat.add_forward(forward(17, (8000, 8999), A, "10.0.0.2:8000")).unwrap();
-    assert!(world.is_empty(), "what had the port gives way");
-    assert_ne!(world.udp_out("10.0.0.9:8080", "192.0.2.1:53").unwrap().source.port() / 1000, 8);
+    // Who has the port keeps his connections, and the answers to them; strangers reach what was published.
+    assert_eq!(world.udp_out("10.0.0.9:8080", "192.0.2.1:53").unwrap().source, before);
+    assert_eq!(world.udp_in("192.0.2.1:53", before).unwrap().destination, end("10.0.0.9:8080"));
+    assert_eq!(world.udp_in("192.0.2.7:99", before).unwrap().destination, end("10.0.0.2:8080"));
+    // A new mapping keeps off the published ports.
+    assert_ne!(world.udp_out("10.0.0.9:8081", "192.0.2.1:53").unwrap().source.port() / 1000, 8);
 }
 
 #[test]
@@ -119,6 +123,42 @@ fn a_flood_leaves_established_connections_alone() {
     }
     world.wait(8000);
     assert!(world.is_empty(), "and nothing stays: {:?}", world.nat.sizes());
+}
+
+#[test]
+fn what_reached_nobody_is_forgotten() {
+    let mut world = World::new(Behaviour::default());
+    let frame = |world: &World, l4| {
+        let mut frame = world.pool.copy_of(&bytes_of(l4, b"")).unwrap();
+        assert!(frame.make_unique());
+        frame
+    };
+    let external = world.udp_out("10.0.0.2:5000", "192.0.2.1:53").unwrap().source;
+    let sent = frame(&world, L4::Udp(external, end("192.0.2.1:53")));
+    world.nat.undelivered(None, &sent);
+    assert!(world.is_empty(), "nobody outside had it");
+    world.udp_out("10.0.0.2:5000", "192.0.2.1:53").unwrap();
+    world.udp_in("192.0.2.1:53", external).unwrap();
+    world.nat.undelivered(None, &sent);
+    assert_eq!(world.nat.sizes(), (1, 1), "what was answered stays");
+    world.nat.add_forward(forward(6, (8080, 8080), A, "10.0.0.2:80")).unwrap();
+    world.tcp_in("192.0.2.1:4000", end(&format!("{EXTERNAL}:8080")), SYN).unwrap();
+    let sent = frame(&world, L4::Tcp(end("192.0.2.1:4000"), end("10.0.0.2:80"), SYN));
+    world.nat.undelivered(Some(A), &sent);
+    assert_eq!(world.nat.sizes(), (1, 1), "and so is what came in for a sandbox that is not there");
+}
+
+#[test]
+fn masquerade_counts_as_a_rule_does() {
+    let mut world = World::new(Behaviour::default());
+    let external = world.udp_out("10.0.0.2:5000", "192.0.2.1:53").unwrap().source;
+    world.udp_in("192.0.2.1:53", external).unwrap();
+    let counted = |world: &World| world.nat.traffic().iter().find(|(network, is_ipv4, _)| *network == A && *is_ipv4).map(|(_, _, traffic)| (traffic.connections, traffic.packets)).unwrap();
+    assert_eq!(counted(&world), (1, 2));
+    world.nat.remove_inside(A, end("10.0.0.2:1").ip());
+    assert_eq!(counted(&world), (1, 2), "also when the connection has ended");
+    world.udp_out("10.0.0.2:5000", "192.0.2.1:53").unwrap();
+    assert_eq!(counted(&world), (2, 3));
 }
 
 #[test]

@@ -65,9 +65,12 @@ impl Client {
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| failed(format!("the daemon hung up: {error}")))?;
                 let Some(data) = frame.data_ref() else { continue };
-                // A reader that went away (`| head`) is a normal end.
-                if out.write_all(data).and_then(|()| out.flush()).is_err() || enough(data) {
-                    break;
+                match out.write_all(data).and_then(|()| out.flush()) {
+                    // A reader that went away (`| head`) is a normal end.
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+                    Err(error) => return Err(failed(format!("cannot write: {error}"))),
+                    Ok(()) if enough(data) => break,
+                    Ok(()) => {}
                 }
             }
             Ok(())

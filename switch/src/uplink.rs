@@ -2,6 +2,7 @@
 //! sockets for the rest; and frames between them and the switch.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
@@ -10,7 +11,7 @@ use std::{
 use dataplane::{Link, Outbox, PacketUplink, Router, RouterStats, Switch};
 use mio::{Registry, event::Event};
 use nat::{
-    ConnectionView, FlowEvent, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops,
+    ConnectionView, FlowEvent, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops, Traffic,
     proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, Resolvers, SocketId, Transport},
 };
 use packet::{Frame, Instant, NetworkId, Pool};
@@ -38,6 +39,8 @@ pub(crate) enum UplinkCommand {
     RemoveNetwork(NetworkId),
     /// End all flows of an address.
     RemoveInside(NetworkId, IpAddr),
+    /// What an address takes, bytes, where that is less than its network does.
+    SetInsideMtu(NetworkId, IpAddr, Option<u16>),
     /// Forward what comes in on a socket that listens or is bound.
     Publish(Publish, OwnedFd),
     /// Stop.
@@ -65,6 +68,10 @@ pub(crate) struct UplinkState {
     pub(crate) stats: ProxyStats,
     pub(crate) connections: Vec<ConnectionView>,
     pub(crate) forwards: Vec<ForwardView>,
+    /// What networks did by translation, by family (true is IPv4).
+    pub(crate) traffic: Vec<(NetworkId, bool, Traffic)>,
+    /// Flows that networks opened by host sockets, likewise.
+    pub(crate) opened: BTreeMap<(NetworkId, bool), u64>,
     pub(crate) router: RouterStats,
     pub(crate) translation: NatDrops,
 }
@@ -172,6 +179,10 @@ impl Uplink {
                 self.router.remove_inside(network, ip);
                 self.proxy.remove_inside(network, ip, &mut self.sockets);
             }
+            UplinkCommand::SetInsideMtu(network, ip, mtu) => {
+                self.router.set_inside_mtu(network, ip, mtu);
+                self.proxy.set_inside_mtu(network, ip, mtu);
+            }
             UplinkCommand::Publish(publish, fd) => {
                 let added = self.sockets.add_listener(fd, publish.transport == Transport::Tcp);
                 if let Ok(listener) = added {
@@ -191,6 +202,8 @@ impl Uplink {
                     stats: self.proxy.stats,
                     connections: self.router.nat().connections(now),
                     forwards: self.router.nat().forwards(),
+                    traffic: self.router.nat().traffic(),
+                    opened: self.proxy.opened().clone(),
                     router: self.router.stats(),
                     translation: *self.router.nat().drops(),
                 }));

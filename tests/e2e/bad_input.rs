@@ -3,6 +3,7 @@
 use libtest_mimic::Trial;
 use weft_tests::{
     lab::Lab,
+    run::eventually,
     runner::{Need, test},
 };
 
@@ -15,7 +16,35 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("bad_input::second_daemon_on_the_same_socket", NEEDS, second_daemon),
         test("bad_input::damaged_state_is_refused_and_kept", NEEDS, damaged_state),
         test("bad_input::api_bodies", NEEDS, api_bodies),
+        test("bad_input::output_that_cannot_be_written_is_an_error", NEEDS, full_disk),
     ]
+}
+
+/// A full disk is told, by message and exit code; a reader that has enough is not.
+fn full_disk() {
+    let lab = Lab::start();
+    lab.weft("network create net --subnet 10.9.0.0/29").ok();
+    for line in ["network ls", "network inspect net", "nat show", "port ls", "capture all", "events"] {
+        let mut command = lab.weft_command();
+        command.args(line.split(' ')).stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full")).stderr(std::process::Stdio::piped());
+        let running = command.spawn().expect("weft");
+        if matches!(line, "capture all" | "events") {
+            // They have something to say when something happens.
+            let mut running = running;
+            eventually("it ends", || {
+                lab.weft("run --rm --net net -- ping -c 1 -W 1 10.9.0.1");
+                running.try_wait().expect("wait").is_some()
+            });
+            let output = running.wait_with_output().expect("wait");
+            assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("No space left"), "{line}: {output:?}");
+            continue;
+        }
+        let output = running.wait_with_output().expect("wait");
+        assert!(output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("No space left"), "{line}: {output:?}");
+    }
+    let mut reader_gone = lab.weft_command().args(["network", "inspect", "net"]).stdout(std::process::Stdio::piped()).spawn().expect("weft");
+    drop(reader_gone.stdout.take());
+    assert!(reader_gone.wait().expect("wait").success(), "a reader that went away is no error");
 }
 
 fn refusals() {

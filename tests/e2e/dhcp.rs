@@ -59,6 +59,10 @@ fn dynamic() {
         machine.run(&udhcpc(&script, "")).ok();
     }
     assert_eq!(machines.each_ref().map(address), ["10.9.0.128/24", "10.9.0.129/24"]);
+    // Who has what, and how long.
+    let leases = lab.weft("dhcp leases net --json").json();
+    assert_eq!((&leases[0]["address"], &leases[0]["client"]), (&"10.9.0.128".into(), &"02:00:00:00:00:11".into()), "{leases}");
+    assert!(leases.as_array().is_some_and(|all| all.len() == 2) && leases[1]["expires_s"].as_u64().is_some_and(|left| (1..=3600).contains(&left)), "{leases}");
     let one = &machines[0];
     assert!(one.ip("route show default").ok().contains("via 10.9.0.1"));
     assert!(one.ip("link show eth0").ok().contains("mtu 1400"));
@@ -106,6 +110,10 @@ fn reserved() {
         lab.weft("exec web ping -c 1 -W 2 10.9.0.1").ok();
     };
     again(&lab);
+    let leases = lab.weft("dhcp leases net").ok();
+    assert!(leases.lines().any(|line| line.starts_with("10.9.0.77") && line.contains("kept") && line.ends_with("web")), "{leases}");
+    lab.weft("network create plain").ok();
+    assert!(lab.weft("dhcp leases plain").fails().contains("no DHCP server"));
     // It stays its own over a restart of the daemon.
     lab.kill_daemon();
     lab.start_daemon();

@@ -1,6 +1,5 @@
 //! The uplink of packets: NAT by packet, its presets, publishing as DNAT, routes between networks.
-//! SPEC rows: P3, P4, P5 (not -P), P7, P8, P9, P10, P11, P14, C10, O9; RFC 5780 discovery; the kernel's
-//! masquerade beside it.
+//! SPEC rows: P3, P4, P5 (not -P), P7, P8, P9, P10, P11, P14, C10, O9; RFC 5780 discovery.
 
 use libtest_mimic::Trial;
 use weft_tests::{
@@ -21,8 +20,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("nat::p10_hairpin_from_itself_its_peer_and_another_network", NEEDS, hairpin),
         test("nat::p4_p11_addresses_and_conflicts", NEEDS, conflicts),
         test("nat::rfc5780_discovery_finds_each_preset", &[Need::Root, Need::Tun, Need::Tool("turnserver"), Need::Tool("turnutils_natdiscovery")], discovery),
-        test("nat::beside_the_kernel_s_masquerade", &[Need::Root, Need::Tun, Need::Tool("python3"), Need::Tool("nft")], beside_the_kernel),
         test("nat::a_smaller_link_is_told", &[Need::Root, Need::Tun, Need::Tool("iperf3")], smaller_link),
+        test("nat::a_smaller_port_gets_packets_of_its_size", NEEDS, smaller_port),
         test("nat::errors_come_back_translated", NEEDS, errors),
         test("nat::nothing_inside_is_seen_outside", &[Need::Root, Need::Tun, Need::Tool("tshark"), Need::Tool("curl"), Need::Tool("python3")], nothing_inside),
         test("nat::bulk_arrives_whole_both_ways", &[Need::Root, Need::Tun, Need::Tool("openssl"), Need::Tool("curl"), Need::Tool("python3")], bulk),
@@ -38,10 +37,10 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// A host whose eth1 leads to a WAN with a machine of two IPv4 addresses and one IPv6 address.
-struct World {
-    lab: Lab,
-    wan: Ns,
-    servers: Vec<Background>,
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) wan: Ns,
+    pub(crate) servers: Vec<Background>,
 }
 
 const UPLINK: &str = "--uplink dev:eth1,addr=192.0.2.9/24,addr=2001:db8::9/64";
@@ -58,7 +57,7 @@ fn cable() -> World {
     World { lab, wan, servers: Vec::new() }
 }
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let mut world = cable();
     world.lab.start_daemon_with(UPLINK);
     world.lab.weft("network create net --subnet 172.30.0.0/16 --subnet fd30::/64").ok();
@@ -78,7 +77,7 @@ impl World {
         eventually("the sandbox's server listens", || self.inside(name, "ss -Hlun; ss -Hltn").stdout.contains(&format!(":{port} ")));
     }
 
-    fn idle(&self, name: &str, network: &str) {
+    pub(crate) fn idle(&self, name: &str, network: &str) {
         self.lab.weft(&format!("run -d --name {name} --net {network} -- sleep 1000")).ok();
     }
 
@@ -128,6 +127,34 @@ fn published() {
     let row = rules.lines().find(|line| line.contains("dpt:8080 to:172.30.0.2:80")).expect("the rule");
     let counts: Vec<u64> = row.split_whitespace().take(3).map(|word| word.parse().expect("a counter")).collect();
     assert!(counts[0] == 1 && counts[1] >= 8 && counts[2] > 400, "P8: {row}");
+    // Flows are shown from the side that opened them.
+    let flows = world.lab.weft("nat flows").ok();
+    assert!(flows.lines().any(|line| line.contains("src=192.0.2.1 dst=192.0.2.9 sport=") && line.contains("dport=5353") && line.contains("src=172.30.0.2 dst=192.0.2.1 sport=53") && line.ends_with("dir=in")), "{flows}");
+    // How networks leave, with counters that grow.
+    world.lab.weft("network create pool --subnet 172.27.0.0/16 --nat full-cone --nat-source 192.0.2.21").ok();
+    world.lab.weft("network create open --subnet 172.26.0.0/16 -o com.docker.network.bridge.enable_ip_masquerade=false").ok();
+    let row = |word: &str| {
+        let rules = world.lab.weft("nat show").ok();
+        rules.lines().find(|line| line.contains(word)).unwrap_or_else(|| panic!("{word} in:\n{rules}")).to_owned()
+    };
+    assert!(row("172.27.0.0/16").contains("SNAT") && row("172.27.0.0/16").contains("to:192.0.2.21 network pool full-cone"), "{}", row("172.27.0.0/16"));
+    assert!(row("172.26.0.0/16").contains("RETURN"), "{}", row("172.26.0.0/16"));
+    let packets = || row("172.30.0.0/16").split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok()).expect("a counter");
+    let before = packets();
+    world.inside("web", "ping -c 3 -i 0.1 -W 2 192.0.2.1").ok();
+    assert_eq!(packets(), before + 6, "P8: {}", row("172.30.0.0/16"));
+    assert!(row("172.30.0.0/16").contains("MASQUERADE") && row("172.30.0.0/16").contains("port-restricted"));
+    // The uplink is a port like others.
+    let ports = world.lab.weft("port ls").ok();
+    assert!(ports.lines().any(|line| line.starts_with("uplink:eth1") && line.contains("192.0.2.9/24")), "{ports}");
+    let capture = world.lab.dir().join("uplink");
+    let running = world.lab.weft_command().args(["capture", "uplink", "-c", "2"]).stdout(std::fs::File::create(&capture).expect("a file")).spawn().expect("weft capture");
+    let running = Background(running);
+    eventually("the capture has a ping", || {
+        drop(world.inside("web", "ping -c 1 -W 2 192.0.2.1"));
+        std::fs::read_to_string(&capture).unwrap_or_default().contains("192.0.2.9")
+    });
+    drop(running);
     // P2: what is not published is not reachable.
     assert!(world.wan.run("curl -s -m 2 http://192.0.2.9:80/").stdout.is_empty());
 }
@@ -193,78 +220,6 @@ fn discovery() {
     }
 }
 
-/// What a UDP socket inside sees of a NAT: does it keep its port, does one port serve two destinations, who
-/// may answer (from the end that was sent to, another port of it, another address).
-const PROBE: &str = r#"
-import socket,sys
-base=int(sys.argv[1])
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('',base)); s.settimeout(1)
-def ask(ip,word):
-    s.sendto(word,(ip,7000))
-    try: return s.recvfrom(100)
-    except OSError: return None
-one=ask('192.0.2.1',b'who'); two=ask('192.0.2.2',b'who')
-ext=one[0].decode()
-print('preserves', ext==str(base))
-print('independent-mapping', two is not None and two[0]==one[0])
-s2=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s2.bind(('',base+1)); s2.settimeout(1)
-def probe(word):
-    s2.sendto(word,('192.0.2.1',7000))
-    try: s2.recvfrom(100); return True
-    except OSError: return False
-print('same-end', probe(b'who'))
-print('other-port', probe(b'port'))
-print('other-address', probe(b'addr'))
-"#;
-/// Answers with the port it saw, from itself, from another port, or from another address.
-const RESPOND: &str = r#"
-import socket,select
-main=[socket.socket(socket.AF_INET,socket.SOCK_DGRAM) for _ in range(2)]
-for s,ip in zip(main,('192.0.2.1','192.0.2.2')): s.bind((ip,7000))
-port=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); port.bind(('192.0.2.1',7001))
-while True:
-    for s in select.select(main,[],[])[0]:
-        d,a=s.recvfrom(100)
-        {b'who':s,b'port':port,b'addr':main[1]}[d].sendto(str(a[1]).encode(),a)
-"#;
-
-/// The same probe through the kernel's masquerade. Where both claim a behaviour they show the same; the
-/// presets differ where they mean to.
-fn beside_the_kernel() {
-    let mut world = world();
-    let server = world.wan.command("python3").args(["-c", RESPOND]).spawn().expect("python3");
-    world.servers.push(Background(server));
-    eventually("the responder listens", || world.wan.sh("ss -Hlun").stdout.contains(":7001 "));
-    // A router of the kernel's, beside ours on the WAN.
-    let (router, behind) = (world.lab.ns("kr"), world.lab.ns("kb"));
-    world.wan.sh(&format!("ip link add kw type veth peer name wan0 netns {}; ip link set kw up; ip addr add 198.18.1.1/24 dev kw", router.name)).ok();
-    router
-        .sh(&format!(
-            "ip link set wan0 up; ip addr add 198.18.1.2/24 dev wan0; ip route add default via 198.18.1.1; ip link add lan0 type veth peer name eth0 netns {}; ip link set lan0 up; \
-             ip addr add 10.77.0.1/24 dev lan0; sysctl -qw net.ipv4.ip_forward=1; \
-             nft add table ip n; nft 'add chain ip n p {{ type nat hook postrouting priority 100; }}'; nft add rule ip n p oifname wan0 masquerade",
-            behind.name
-        ))
-        .ok();
-    behind.sh("ip link set eth0 up; ip addr add 10.77.0.2/24 dev eth0; ip route add default via 10.77.0.1").ok();
-    let of = |text: String| -> Vec<(String, bool)> {
-        text.lines().filter_map(|line| line.split_once(' ')).map(|(key, value)| (key.to_owned(), value == "True")).collect()
-    };
-    let kernel = of(String::from_utf8_lossy(&behind.command("python3").args(["-c", PROBE, "40001"]).output().expect("python3").stdout).into_owned());
-    assert_eq!(kernel.len(), 5, "{kernel:?}");
-    let mut ours = std::collections::BTreeMap::new();
-    for (preset, base) in [("port-restricted", "40101"), ("full-cone", "40201"), ("symmetric", "40301")] {
-        world.lab.weft(&format!("network create {preset} --nat {preset}")).ok();
-        world.idle(&format!("in-{preset}"), preset);
-        ours.insert(preset, of(world.lab.weft_args(&["exec", &format!("in-{preset}"), "python3", "-c", PROBE, base]).ok()));
-    }
-    // The kernel preserves ports, and so maps alike as long as none is taken; it filters by address and port.
-    assert_eq!(ours["port-restricted"], kernel, "the default is what the kernel does");
-    let differs = |preset: &str| -> Vec<String> { ours[preset].iter().zip(&kernel).filter(|(one, other)| one != other).map(|((key, _), _)| key.clone()).collect() };
-    assert_eq!(differs("full-cone"), ["other-port", "other-address"]);
-    assert_eq!(differs("symmetric"), ["preserves", "independent-mapping"]);
-}
-
 fn smaller_link() {
     let mut world = cable();
     world.wan.sh("ip link set w0 mtu 1300").ok();
@@ -282,6 +237,28 @@ fn smaller_link() {
     for words in ["-c 192.0.2.1", "-c 192.0.2.1 -R", "-c 2001:db8::1", "-c 2001:db8::1 -R"] {
         let sent = world.inside("c", &format!("iperf3 {words} -n 30M -J")).json();
         assert!(sent["end"]["sum_received"]["bytes"].as_u64().is_some_and(|bytes| bytes > 20_000_000), "{words}: {sent}");
+    }
+}
+
+/// A port that takes less than its network gets packets of its size, on either uplink: in fragments, or as
+/// segments; also when it shrinks later.
+fn smaller_port() {
+    for by_packets in [true, false] {
+        let mut world = if by_packets { world() } else { cable() };
+        if !by_packets {
+            world.lab.host.sh("ip addr add 192.0.2.9/24 dev eth1").ok();
+            world.lab.start_daemon();
+            world.lab.weft("network create net --subnet 172.30.0.0/16").ok();
+        }
+        world.serve(ECHO, 53);
+        world.serve(WHO, 80);
+        world.lab.weft("run -d --name c --net net:mtu=1000 -- sleep 1000").ok();
+        for size in [900, 1400, 20_000] {
+            assert_eq!(world.ask("c", "192.0.2.1", 53, size), format!("192.0.2.9 {size}"), "MTU 1000");
+        }
+        assert!(world.inside("c", "curl -s -m 5 http://192.0.2.1/").ok().starts_with("192.0.2.9|"));
+        world.lab.weft("link set c:eth0 mtu 700").ok();
+        assert_eq!(world.ask("c", "192.0.2.1", 53, 900), "192.0.2.9 900", "MTU 700");
     }
 }
 
@@ -488,7 +465,11 @@ fn trace() {
     told("uplink", "tcp 192.0.2.1:4000 > 192.0.2.9:8080", &["port uplink:eth1", "nat: a new connection; DNAT", "172.30.0.2", "neighbour", "network net", "fdb:", "out web:eth0"]);
     told("c", "tcp 172.30.0.3:4000 > 192.0.2.9:8080", &["hairpin", "out web:eth0"]);
     told("c", "tcp 172.30.0.99:4000 > 192.0.2.1:80", &["drop: guard"]);
-    told("c", "icmp 172.30.0.3 > 172.31.0.2", &["nat: drop: martian"]);
+    told("c", "icmp 172.30.0.3 > 172.31.0.2", &["nat: drop: martian: ", "networks do not reach each other without a route"]);
+    for (bad, part) in [("icmp 172.30.0.3 > 192.0.2.1 ttl 0", "from 1 to 255"), ("172.30.0.3 192.0.2.1", "not tcp, udp or icmp"), ("udp 172.30.0.3:0 > 192.0.2.1:53", "port 0")] {
+        let refused = world.lab.weft_args(&["trace", "c", bad]).fails();
+        assert!(refused.contains(part), "{bad}: {refused}");
+    }
     told("c", "icmp 172.30.0.3 > 172.30.0.1", &["answers with"]);
     told("c", "icmp 172.30.0.3 > 192.0.2.1 ttl 1", &["answers with", "type 11"]);
     let refused = world.lab.weft_args(&["trace", "nobody", "icmp 1.1.1.1 > 2.2.2.2"]);

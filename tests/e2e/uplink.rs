@@ -156,7 +156,7 @@ fn nginx() {
         std::fs::write(directory.join("html/index.html"), "Welcome to nginx!\n").expect("a page");
         let at = directory.display();
         let config = format!(
-            "daemon off; pid {at}/pid; error_log {at}/error.log; user root; worker_processes 1; events {{ }}\n\
+            "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log; user root; events {{ }}\n\
              http {{ log_format who '$remote_addr $remote_port $request'; access_log {at}/access.log who; client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
              server {{ listen 80; listen [::]:80; root {at}/html; }} }}\n"
         );

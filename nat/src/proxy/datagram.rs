@@ -16,7 +16,7 @@ use packet::{Duration, Instant, Mac};
 use crate::watch::Watch;
 
 use super::{
-    Key, Output, Owner, Proxy, Publish, Transport, release,
+    Key, Output, Owner, Proxy, Publish, Transport, mtu_of, release,
     sockets::{NetworkError, Ready, SocketId, Sockets},
     write::{self, Path},
 };
@@ -57,7 +57,7 @@ pub(super) struct Session {
     /// Where the host sends, where that is not what the sandbox sees.
     peer: SocketAddr,
     /// By which socket.
-    socket: SocketId,
+    pub(super) socket: SocketId,
     pub(super) last: Instant,
     pub(super) rx_bytes: u64,
     pub(super) tx_bytes: u64,
@@ -283,6 +283,7 @@ impl Proxy {
         let Some(peer) = self.route(&key, transport) else { return Ok(None) };
         self.datagrams.make_room(&key);
         let socket = self.datagrams.bind(&key, transport, now, sockets, &mut self.owners)?;
+        self.count_opened(&key, peer);
         self.remember(key, Session { mac, transport, peer, socket, last: now, rx_bytes: 0, tx_bytes: 0 }, now);
         Ok(Some((socket, peer)))
     }
@@ -357,7 +358,7 @@ impl Proxy {
                 continue;
             };
             let Some(network) = self.networks.get(&key.network) else { return };
-            let (gateway_mac, mtu) = (network.gateway_mac, usize::from(network.mtu));
+            let (gateway_mac, mtu) = (network.gateway_mac, usize::from(mtu_of(&self.mtus, network, &key)));
             let Some(session) = self.datagrams.sessions.get_mut(&(key, transport)) else { continue };
             session.last = now;
             session.tx_bytes += length as u64;

@@ -123,6 +123,7 @@ impl Key {
 struct Flow {
     key: Key,
     mac: Mac,
+    is_inbound: bool,
     rx_bytes: u64,
     tx_bytes: u64,
     tcp: Tcp,
@@ -163,6 +164,8 @@ pub struct ProxyStats {
 pub struct Proxy {
     pool: Pool,
     networks: HashMap<NetworkId, Network>,
+    /// Addresses whose link takes less than their network's.
+    mtus: BTreeMap<(NetworkId, IpAddr), u16>,
     index: HashMap<Key, usize>,
     flows: Vec<Option<Flow>>,
     free: Vec<usize>,
@@ -183,6 +186,8 @@ pub struct Proxy {
     /// Frames of the flow in hand, kept so that nothing is allocated.
     scratch: Vec<Frame>,
     watch: Watch,
+    /// Flows that networks opened, by family (true is IPv4).
+    opened: BTreeMap<(NetworkId, bool), u64>,
     /// What was not carried.
     pub stats: ProxyStats,
 }
@@ -194,6 +199,7 @@ impl Proxy {
         Self {
             pool,
             networks: HashMap::new(),
+            mtus: BTreeMap::new(),
             index: HashMap::new(),
             flows: Vec::new(),
             free: Vec::new(),
@@ -208,6 +214,7 @@ impl Proxy {
             next: None,
             scratch: Vec::new(),
             watch: Watch::default(),
+            opened: BTreeMap::new(),
             stats: ProxyStats::default(),
         }
     }
@@ -230,8 +237,18 @@ impl Proxy {
     /// Ends all flows of a network.
     pub fn remove_network<S: Sockets>(&mut self, id: NetworkId, sockets: &mut S) {
         self.networks.remove(&id);
+        self.opened.retain(|(network, _), _| *network != id);
+        self.mtus.retain(|(network, _), _| *network != id);
         self.end_flows(sockets, |key| key.network == id);
         self.datagrams.end(sockets, &mut self.owners, |key| key.network == id);
+    }
+
+    /// Says what an address inside takes, where that is less than its network does.
+    pub fn set_inside_mtu(&mut self, network: NetworkId, inside: IpAddr, mtu: Option<u16>) {
+        match mtu {
+            Some(mtu) => self.mtus.insert((network, inside), mtu),
+            None => self.mtus.remove(&(network, inside)),
+        };
     }
 
     /// Ends all flows of a sandbox's address: it left.
@@ -331,6 +348,14 @@ impl Proxy {
         }
     }
 
+    /// Questions to the gateway leave for nowhere.
+    fn count_opened(&mut self, key: &Key, peer: SocketAddr) {
+        if peer != key.outside {
+            return;
+        }
+        *self.opened.entry((key.network, key.inside.is_ipv4())).or_default() += 1;
+    }
+
     /// Where a flow to `outside` really goes; `None` when nowhere.
     fn route(&mut self, key: &Key, transport: Transport) -> Option<SocketAddr> {
         match self.decide(key, transport) {
@@ -392,8 +417,9 @@ impl Proxy {
         };
         match sockets.tcp_connect(peer) {
             Ok(socket) => {
+                self.count_opened(&key, peer);
                 let tcp = Tcp::outbound(socket, segment, self.isn(&key, now), now);
-                let at = self.insert(Flow { key, mac, rx_bytes: 0, tx_bytes: 0, tcp });
+                let at = self.insert(Flow { key, mac, is_inbound: false, rx_bytes: 0, tx_bytes: 0, tcp });
                 self.owners.insert(socket, Owner::Flow(at));
                 self.outcome(at, now, sockets, out);
             }
@@ -500,7 +526,7 @@ impl Proxy {
             };
             let key = Key { network: publish.network, inside: publish.inside, outside };
             let tcp = Tcp::inbound(socket, self.isn(&key, now), now);
-            let at = self.insert(Flow { key, mac: publish.mac, rx_bytes: 0, tx_bytes: 0, tcp });
+            let at = self.insert(Flow { key, mac: publish.mac, is_inbound: true, rx_bytes: 0, tx_bytes: 0, tcp });
             self.owners.insert(socket, Owner::Flow(at));
             if let Some((_, count)) = self.publishes.get_mut(&listener) {
                 *count += 1;
@@ -564,7 +590,8 @@ impl Proxy {
         let Some(network) = self.networks.get(&flow.key.network) else { return };
         let path = Path { from_mac: network.gateway_mac, to_mac: flow.mac, from: flow.key.outside, to: flow.key.inside };
         let mut frames = std::mem::take(&mut self.scratch);
-        let verdict = work(&mut flow.tcp, &mut Context { sockets, pool: &self.pool, path, mtu: network.mtu, now, out: &mut frames });
+        let mtu = mtu_of(&self.mtus, network, &flow.key);
+        let verdict = work(&mut flow.tcp, &mut Context { sockets, pool: &self.pool, path, mtu, now, out: &mut frames });
         flow.tx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
         let deadline = flow.tcp.deadline();
         self.next = Some(self.next.map_or(deadline, |next| next.min(deadline)));
@@ -642,6 +669,14 @@ impl Proxy {
         let soonest = now + TICK;
         self.next = self.next.map(|next| next.max(soonest));
     }
+}
+
+/// Largest packet towards a flow's inside end.
+fn mtu_of(mtus: &BTreeMap<(NetworkId, IpAddr), u16>, network: &Network, key: &Key) -> u16 {
+    if mtus.is_empty() {
+        return network.mtu;
+    }
+    mtus.get(&(key.network, key.inside.ip())).map_or(network.mtu, |own| network.mtu.min(*own))
 }
 
 /// Frees what a datagram socket held.

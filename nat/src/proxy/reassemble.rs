@@ -3,11 +3,15 @@
 //! Bounded in number, size and time (RFC 791 3.2; RFC 8200 4.5: 60 s). Fragments that overlap are an
 //! attack, and end the datagram (RFC 5722; RFC 1858 for IPv4).
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use packet::{Duration, Instant, IpView, NetworkId};
 
-/// Datagrams in the making at most; the oldest gives way.
+/// Datagrams in the making at most; then the oldest of whoever has most gives way, so that a flood costs
+/// nobody but its sender.
 const MOST: usize = 256;
 const MOST_BYTES: usize = 65_535;
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -74,10 +78,23 @@ impl Reassembler {
         }
         self.datagrams.retain(|_, datagram| datagram.began + LIFETIME > now);
         if self.datagrams.len() >= MOST
-            && let Some(oldest) = self.datagrams.iter().min_by_key(|(_, datagram)| datagram.began).map(|(key, _)| *key)
+            && let Some(oldest) = self.oldest_of_whoever_has_most()
         {
             self.datagrams.remove(&oldest);
         }
+    }
+
+    #[expect(clippy::iter_over_hash_type, reason = "the greatest and the least have no order")]
+    fn oldest_of_whoever_has_most(&self) -> Option<Key> {
+        let mut senders: BTreeMap<(NetworkId, IpAddr), (usize, Instant, Key)> = BTreeMap::new();
+        for (key, datagram) in &self.datagrams {
+            let sender = senders.entry((key.network, key.source)).or_insert((0, datagram.began, *key));
+            sender.0 += 1;
+            if datagram.began < sender.1 {
+                (sender.1, sender.2) = (datagram.began, *key);
+            }
+        }
+        senders.into_values().max_by_key(|(count, ..)| *count).map(|(_, _, oldest)| oldest)
     }
 }
 
@@ -132,6 +149,23 @@ mod tests {
         ] {
             assert_eq!(feed(&mut Reassembler::default(), parts), None, "{parts:?}");
         }
+    }
+
+    #[test]
+    fn a_flood_costs_nobody_else_his_datagram() {
+        let mut reassembler = Reassembler::default();
+        let network = NetworkId::new(0, 0);
+        let (first, bytes) = view(0, true, 1480);
+        let quiet = IpView { source: "10.0.0.9".parse().unwrap(), ..first };
+        assert_eq!(reassembler.add(network, &quiet, &bytes, Instant::ZERO), None);
+        for id in 1..2000_u16 {
+            let (ip, mut bytes) = view(0, true, 8);
+            bytes[18..20].copy_from_slice(&id.to_be_bytes());
+            assert_eq!(reassembler.add(network, &ip, &bytes, Instant::from_nanos(u64::from(id))), None);
+        }
+        let (last, bytes) = view(1480, false, 20);
+        let whole = reassembler.add(network, &IpView { source: quiet.source, ..last }, &bytes, Instant::from_nanos(9999));
+        assert_eq!(whole.map(|whole| whole.len()), Some(1500));
     }
 
     #[test]

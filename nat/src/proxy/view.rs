@@ -1,6 +1,6 @@
 //! What the proxy carries, to be shown.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use packet::{NetworkId, checksum::protocol};
 
@@ -41,6 +41,8 @@ pub struct FlowView {
     pub inside: SocketAddr,
     /// The other end, as the sandbox sees it.
     pub outside: SocketAddr,
+    /// Whether it came in by a published port.
+    pub is_inbound: bool,
     /// TCP's state.
     pub state: &'static str,
     /// Payload from the sandbox, bytes.
@@ -69,22 +71,34 @@ impl Proxy {
             transport: Transport::Tcp,
             inside: flow.key.inside,
             outside: flow.key.outside,
+            is_inbound: flow.is_inbound,
             state: flow.tcp.name(),
             tx_bytes: flow.rx_bytes,
             rx_bytes: flow.tx_bytes,
         });
-        let datagrams = self.datagrams.sessions.iter().map(|((key, transport), session)| FlowView {
-            network: key.network,
-            transport: *transport,
-            inside: key.inside,
-            outside: key.outside,
-            state: if session.tx_bytes > 0 { "ASSURED" } else { "UNREPLIED" },
-            tx_bytes: session.rx_bytes,
-            rx_bytes: session.tx_bytes,
+        let datagrams = self.datagrams.sessions.iter().map(|((key, transport), session)| {
+            let is_inbound = self.publishes.contains_key(&session.socket);
+            let answered = if is_inbound { session.rx_bytes } else { session.tx_bytes };
+            FlowView {
+                network: key.network,
+                transport: *transport,
+                inside: key.inside,
+                outside: key.outside,
+                is_inbound,
+                state: if answered > 0 { "ASSURED" } else { "UNREPLIED" },
+                tx_bytes: session.rx_bytes,
+                rx_bytes: session.tx_bytes,
+            }
         });
         let mut all: Vec<_> = tcp.chain(datagrams).collect();
         all.sort_by_key(|flow| (flow.transport, flow.inside, flow.outside));
         all
+    }
+
+    /// Flows that networks opened towards the outside, by family (true is IPv4).
+    #[must_use]
+    pub const fn opened(&self) -> &BTreeMap<(NetworkId, bool), u64> {
+        &self.opened
     }
 
     /// All published ports.

@@ -12,7 +12,7 @@ use crate::{
     lifetime::UNSOLICITED_SYN,
     rule::ForwardId,
     tcp_state::TcpState,
-    tuple::End,
+    tuple::{Direction, End},
     watch::FlowEvent,
 };
 
@@ -66,7 +66,7 @@ impl Nat {
         Ok(())
     }
 
-    pub(super) fn insert(&mut self, network: NetworkId, protocol: u8, (inside, outside, external): (End, End, End), mapping: Option<u32>, forward: Option<ForwardId>, now: Instant) -> u32 {
+    pub(super) fn insert(&mut self, network: NetworkId, protocol: u8, (inside, outside, external): (End, End, End), mapping: Option<u32>, forward: Option<ForwardId>, opened: Direction, now: Instant) -> u32 {
         *self.counts.entry((network, inside.ip)).or_default() += 1;
         self.next_sweep = self.next_sweep.or(Some(now + SWEEP_INTERVAL));
         let (address_delta, port_delta) = deltas(inside, external);
@@ -82,6 +82,7 @@ impl Nat {
             mapping,
             forward,
             balanced: None,
+            opened,
             sent: false,
             answered: false,
             tcp: TcpState::default(),
@@ -90,6 +91,9 @@ impl Nat {
             bytes: [0; 2],
         };
         self.watch.tell(|| event_of(&connection, true));
+        if forward.is_none() {
+            self.traffic.began(&connection);
+        }
         self.conntrack.insert(connection)
     }
 
@@ -122,8 +126,9 @@ impl Nat {
                 self.counts.remove(&host);
             }
         }
-        if let Some(forward) = connection.forward {
-            self.forwards.count(forward, 0, connection.packets.iter().sum(), connection.bytes.iter().sum());
+        match connection.forward {
+            Some(forward) => self.forwards.count(forward, 0, connection.packets.iter().sum(), connection.bytes.iter().sum()),
+            None => self.traffic.add(&connection),
         }
         if let Some(mapping) = connection.mapping {
             let rest = self.inside(connection.network).map_or(Duration::ZERO, |inside| inside.behaviour.hold_down);

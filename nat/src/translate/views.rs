@@ -6,6 +6,7 @@ use super::{Nat, NatDrops, Refused, Rehearsed, Translated};
 use crate::{
     conntrack::ConnectionView,
     rule::ForwardView,
+    traffic::Traffic,
 };
 
 impl Nat {
@@ -39,6 +40,14 @@ impl Nat {
         views
     }
 
+    /// What each network did by masquerade or SNAT, by family (true is IPv4), connections that live included.
+    #[must_use]
+    pub fn traffic(&self) -> Vec<(NetworkId, bool, Traffic)> {
+        let mut traffic = self.traffic.clone();
+        self.conntrack.iter().filter(|connection| connection.forward.is_none()).for_each(|connection| traffic.add(connection));
+        traffic.into_rows()
+    }
+
     /// What was not translated, by reason.
     #[must_use]
     pub const fn drops(&self) -> &NatDrops {
@@ -51,7 +60,7 @@ impl Nat {
     /// # Errors
     /// When it would not go on.
     pub fn rehearse(&mut self, network: Option<NetworkId>, frame: Frame, now: Instant, out: &mut Vec<Translated>) -> Result<Rehearsed, Refused> {
-        let (drops, forwards, unsolicited) = (self.drops, self.forwards.clone(), self.unsolicited.len());
+        let (drops, forwards, traffic, unsolicited) = (self.drops, self.forwards.clone(), self.traffic.clone(), self.unsolicited.len());
         self.journal = Some(Vec::new());
         let watch = std::mem::take(&mut self.watch);
         let result = match network {
@@ -65,7 +74,7 @@ impl Nat {
                 *connection = before;
             }
         }
-        (self.drops, self.forwards, self.watch) = (drops, forwards, watch);
+        (self.drops, self.forwards, self.traffic, self.watch) = (drops, forwards, traffic, watch);
         self.unsolicited.truncate(unsolicited);
         result.map(|()| made)
     }

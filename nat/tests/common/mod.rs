@@ -144,7 +144,7 @@ pub struct Seen {
 pub struct World {
     pub nat: Nat,
     pub now: Instant,
-    pool: Pool,
+    pub pool: Pool,
     pub unwanted: Vec<Unwanted>,
 }
 

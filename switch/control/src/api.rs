@@ -337,6 +337,45 @@ pub struct PublishInfo {
     pub bytes: Option<u64>,
 }
 
+/// An entry of `GET /v1/networks/{network}/leases`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseInfo {
+    /// The address.
+    pub address: std::net::Ipv4Addr,
+    /// A MAC address or a client identifier; none when a client found a stranger there.
+    pub client: Option<String>,
+    /// The name that goes with it.
+    pub host_name: Option<String>,
+    /// Seconds that it is still lent; none when it is kept for its station.
+    pub expires_s: Option<u64>,
+}
+
+/// An entry of `GET /v1/nat`: how a subnet leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatRule {
+    /// The network.
+    pub network: String,
+    /// Its subnet.
+    pub source: String,
+    /// In the words of iptables: MASQUERADE, SNAT, NETMAP (RFC 6296), or RETURN (not translated).
+    pub target: String,
+    /// The addresses of SNAT, the prefix of NETMAP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<String>,
+    /// Mapping and filtering, where ports are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Connections that it made, where ports are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u64>,
+    /// Packets both ways, where connections are translated packet by packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// Bytes both ways, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
 /// An entry of `GET /v1/flows`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowInfo {
@@ -353,6 +392,14 @@ pub struct FlowInfo {
     pub external: Option<String>,
     /// As conntrack names it.
     pub state: String,
+    /// `out` when the sandbox opened it, `in` when outside did.
+    pub direction: String,
+    /// Seconds that it lives on without a packet, where packets are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
+    /// From the sandbox and to it, where packets are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<[u64; 2]>,
     /// From the sandbox, bytes of payload.
     pub tx_bytes: u64,
     /// To the sandbox, bytes.
@@ -550,7 +597,7 @@ pub struct FdbEntry {
 }
 
 /// A port as it is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PortInfo {
     /// Unique name, `SANDBOX:IFNAME`.
     pub name: String,
@@ -560,7 +607,7 @@ pub struct PortInfo {
     pub sandbox: String,
     /// Interface inside.
     pub ifname: String,
-    /// TAP, veth, or device.
+    /// TAP, veth, device, or uplink.
     pub kind: String,
     /// Forwarding.
     pub up: bool,

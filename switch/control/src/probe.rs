@@ -53,7 +53,10 @@ impl FromStr for Probe {
             let word = word.unwrap_or("");
             match kind {
                 ProbeKind::Icmp => word.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).map_err(|_| bad(word, &format!("the {what} is not an address"))),
-                ProbeKind::Tcp | ProbeKind::Udp => word.parse().map_err(|_| bad(word, &format!("the {what} is not ADDRESS:PORT"))),
+                ProbeKind::Tcp | ProbeKind::Udp => match word.parse::<SocketAddr>() {
+                    Ok(end) if end.port() == 0 => Err(bad(word, &format!("the {what} has port 0, which no packet has"))),
+                    end => end.map_err(|_| bad(word, &format!("the {what} is not ADDRESS:PORT"))),
+                },
             }
         };
         let source = end(words.next(), "source")?;
@@ -69,7 +72,7 @@ impl FromStr for Probe {
         while let Some(word) = words.next() {
             match word {
                 "df" => probe.df = true,
-                "ttl" => probe.ttl = number(words.next()).ok_or_else(|| bad(word, "ttl wants a number to 255"))?,
+                "ttl" => probe.ttl = number(words.next()).filter(|ttl| *ttl > 0).ok_or_else(|| bad(word, "ttl wants a number from 1 to 255"))?,
                 "len" => probe.length = number(words.next()).filter(|length| *length <= 60_000).ok_or_else(|| bad(word, "len wants a number to 60000"))?,
                 other => return Err(bad(other, "not ttl, len or df")),
             }
@@ -103,7 +106,14 @@ mod tests {
             ("icmp 1.1.1.1 > 2.2.2.2:2", "2.2.2.2:2"),
             ("icmp 1.1.1.1 > fd00::1", "families"),
             ("icmp 1.1.1.1 > 2.2.2.2 ttl 300", "ttl"),
+            ("icmp 1.1.1.1 > 2.2.2.2 ttl 0", "ttl"),
+            ("icmp 1.1.1.1 > 2.2.2.2 ttl", "ttl"),
             ("icmp 1.1.1.1 > 2.2.2.2 now", "now"),
+            ("1.1.1.1 2.2.2.2", "1.1.1.1"),
+            ("hello", "hello"),
+            ("tcp", "source"),
+            ("udp 1.1.1.1:0 > 2.2.2.2:2", "port 0"),
+            ("udp 1.1.1.1:1 > 2.2.2.2:0", "port 0"),
         ] {
             let error = text.parse::<Probe>().unwrap_err();
             assert!(error.message.contains(part), "{text}: {}", error.message);

@@ -5,7 +5,7 @@ use std::fmt;
 use packet::{CaptureId, Duration, Filter, Instant, Mac, NetworkId, PortId, UnicastMac, VlanId};
 
 use crate::{
-    gateway::{GatewayConfig, Reservation, VipConfig},
+    gateway::{GatewayConfig, LeaseView, Reservation, VipConfig},
     drop::{DropCounters, DropReason},
     port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode},
 };
@@ -166,6 +166,8 @@ pub enum Command {
     ShowPorts(Option<NetworkId>),
     /// Answers [`Reply::Fdb`], sorted by address.
     ShowFdb(NetworkId),
+    /// Answers [`Reply::Leases`]: none where the gateway is no DHCP server.
+    ShowLeases(NetworkId),
     /// Answers [`Reply::Stats`].
     ShowStats,
 }
@@ -190,6 +192,8 @@ pub enum Reply {
     Fdb(Vec<FdbView>),
     /// Virtual addresses with what they did.
     Vips(Vec<nat::VipView>),
+    /// Addresses that DHCP lends or keeps.
+    Leases(Vec<LeaseView>),
     /// Totals.
     Stats(SwitchStats),
 }

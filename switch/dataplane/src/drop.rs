@@ -53,7 +53,7 @@ drop_reasons! {
     DhcpMalformed => "dhcp_malformed", "A DHCP message that is cut short, relayed, or about another station than it came from.";
     DhcpFull => "dhcp_full", "A DHCP client for which no address is left.";
     Martian => "martian", "A source address that cannot be behind this gateway.";
-    TtlExpired => "ttl_expired", "No hops left, and no error may be sent about it.";
+    TtlExpired => "ttl_expired", "No hops left, and no error may be sent about it, or too many were.";
     NoUplink => "no_uplink", "For the outside, with more waiting than the uplink takes.";
     Vip => "vip", "To or from a virtual address, and of no connection that can be had.";
     UnderlayMtu => "underlay_mtu", "A tunnel's datagram is longer than the path to the other node carries.";

@@ -18,14 +18,14 @@ use packet::{ETHERNET_LEN, Frame, Instant, IpView, Ndp, Parsed, Pool, UnicastMac
 pub use self::{
     advertise::AdvertiseConfig,
     balancer::VipConfig,
-    dhcp::{DhcpConfig, Reservation},
+    dhcp::{DhcpConfig, LeaseView, Reservation},
 };
 use self::{
     advertise::Advertiser,
     balancer::Balancer,
     dhcp::{Served, Server},
 };
-use crate::{drop::DropReason, header::Header};
+use crate::{drop::DropReason, error_limit::ErrorLimit, header::Header};
 
 /// The gateway of a network, as control wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub(crate) struct Services {
     pub(crate) dhcp: Option<Server>,
     pub(crate) advertiser: Option<Advertiser>,
     pub(crate) balancer: Option<Box<Balancer>>,
+    errors: ErrorLimit,
 }
 
 impl Services {
@@ -169,7 +170,7 @@ impl GatewayConfig {
             return Ok(Heard::NotMine(frame));
         }
         match parsed.ip {
-            Some(ip) => self.route(ip, frame, pool),
+            Some(ip) => self.route(ip, frame, &mut services.errors, now, pool),
             // Answers to what the router asked.
             None if parsed.ethertype == ethertype::ARP => Ok(Heard::Outside(frame)),
             None => Err(DropReason::GatewayMalformed),
@@ -177,7 +178,7 @@ impl GatewayConfig {
     }
 
     /// What came in by the uplink.
-    fn arrive(&self, ip: IpView, frame: Frame, pool: &Pool) -> Result<Heard, DropReason> {
+    fn arrive(&self, ip: IpView, frame: Frame, errors: &mut ErrorLimit, now: Instant, pool: &Pool) -> Result<Heard, DropReason> {
         let bytes = frame.bytes();
         if self.owns(ip.source) {
             return Err(DropReason::Martian);
@@ -185,14 +186,21 @@ impl GatewayConfig {
         if self.owns(ip.destination) && answer::is_echo_request(&ip, bytes) {
             return answer::echo(&ip, frame, self.mac.get()).map(Heard::Answer);
         }
-        let own = self.addresses.iter().map(IpNetwork::ip).find(|own| own.is_ipv4() == ip.source.is_ipv4());
-        match own.filter(|_| answer::hops(&ip, bytes) <= 1) {
-            Some(own) => answer::time_exceeded(&ip, &frame, self.mac.get(), own, pool).map(Heard::Answer),
-            None => Ok(Heard::Outside(frame)),
+        if answer::hops(&ip, bytes) <= 1 {
+            return self.time_exceeded(&ip, &frame, errors, now, pool);
         }
+        Ok(Heard::Outside(frame))
     }
 
-    fn route(&self, ip: IpView, frame: Frame, pool: &Pool) -> Result<Heard, DropReason> {
+    fn time_exceeded(&self, ip: &IpView, frame: &Frame, errors: &mut ErrorLimit, now: Instant, pool: &Pool) -> Result<Heard, DropReason> {
+        let own = self.addresses.iter().map(IpNetwork::ip).find(|own| own.is_ipv4() == ip.source.is_ipv4()).ok_or(DropReason::TtlExpired)?;
+        if !errors.may_tell(now) {
+            return Err(DropReason::TtlExpired);
+        }
+        answer::time_exceeded(ip, frame, self.mac.get(), own, pool).map(Heard::Answer)
+    }
+
+    fn route(&self, ip: IpView, frame: Frame, errors: &mut ErrorLimit, now: Instant, pool: &Pool) -> Result<Heard, DropReason> {
         let bytes = frame.bytes();
         if !answer::header_is_right(&ip, bytes) {
             return Err(DropReason::GatewayMalformed);
@@ -201,7 +209,7 @@ impl GatewayConfig {
             return Ok(Heard::Outside(frame));
         }
         if self.role == GatewayRole::Uplink {
-            return self.arrive(ip, frame, pool);
+            return self.arrive(ip, frame, errors, now, pool);
         }
         let is_neighbour = matches!(ip.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
         if !is_neighbour && !self.serves(ip.source) || self.owns(ip.source) {
@@ -219,8 +227,7 @@ impl GatewayConfig {
             return Err(DropReason::Martian);
         }
         if answer::hops(&ip, bytes) <= 1 {
-            let Some(own) = self.addresses.iter().map(IpNetwork::ip).find(|own| own.is_ipv4() == ip.source.is_ipv4()) else { return Err(DropReason::TtlExpired) };
-            return answer::time_exceeded(&ip, &frame, self.mac.get(), own, pool).map(Heard::Answer);
+            return self.time_exceeded(&ip, &frame, errors, now, pool);
         }
         Ok(Heard::Outside(frame))
     }

@@ -7,6 +7,7 @@ mod capture;
 mod command;
 mod drop;
 mod egress;
+mod error_limit;
 mod fdb;
 mod gateway;
 mod guard;
@@ -25,7 +26,7 @@ pub use command::{
     Deadline, PortChange, PortView, Reply, SwitchStats, TimeoutReason,
 };
 pub use drop::{DropCounters, DropReason};
-pub use gateway::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, Reservation, VipConfig};
+pub use gateway::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, LeaseView, Reservation, VipConfig};
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};
 pub use port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode};
 pub use router::{Link, PacketUplink, Router, RouterOutput, RouterStats};

@@ -27,6 +27,7 @@ use ipnetwork::IpNetwork;
 use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Refused, Translated};
 use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype, ip_destination, ip_source};
 
+use crate::error_limit::ErrorLimit;
 use met::{Met, MetLately};
 use neighbours::{Known, Neighbours};
 use speech::Problem;
@@ -82,9 +83,6 @@ pub struct RouterStats {
     pub unasked: u64,
 }
 
-/// Errors told at most, a second.
-const ERRORS_A_SECOND: u64 = 100;
-
 /// Frames to put into networks.
 pub type RouterOutput = Vec<(NetworkId, Frame)>;
 
@@ -94,6 +92,8 @@ pub struct Router {
     pool: Pool,
     nat: Nat,
     links: BTreeMap<NetworkId, Link>,
+    /// Addresses whose link takes less than their network's.
+    mtus: BTreeMap<(NetworkId, IpAddr), u16>,
     uplink: Option<PacketUplink>,
     /// Networks whose packets the uplink takes.
     leaving: BTreeSet<NetworkId>,
@@ -103,8 +103,7 @@ pub struct Router {
     neighbours: Neighbours,
     met: MetLately,
     translated: Vec<Translated>,
-    /// Errors told in the second that began then.
-    told: (Instant, u64),
+    errors: ErrorLimit,
     stats: RouterStats,
 }
 
@@ -116,6 +115,7 @@ impl Router {
             pool,
             nat: Nat::new(config),
             links: BTreeMap::new(),
+            mtus: BTreeMap::new(),
             uplink: None,
             leaving: BTreeSet::new(),
             routes: BTreeSet::new(),
@@ -123,7 +123,7 @@ impl Router {
             neighbours: Neighbours::default(),
             met: MetLately::default(),
             translated: Vec::new(),
-            told: (Instant::ZERO, 0),
+            errors: ErrorLimit::default(),
             stats: RouterStats::default(),
         }
     }
@@ -157,6 +157,7 @@ impl Router {
     pub fn remove_network(&mut self, id: NetworkId) {
         self.met.forget();
         self.links.remove(&id);
+        self.mtus.retain(|(network, _), _| *network != id);
         self.leaving.remove(&id);
         self.routes.retain(|(from, to)| *from != id && *to != id);
         self.set_vips(id, &[]);
@@ -169,6 +170,20 @@ impl Router {
         self.met.forget();
         self.neighbours.remove(&(network, ip));
         self.nat.remove_inside(network, ip);
+    }
+
+    /// Says what an address inside takes, where that is less than its network does.
+    pub fn set_inside_mtu(&mut self, network: NetworkId, ip: IpAddr, mtu: Option<u16>) {
+        self.met.forget();
+        match mtu {
+            Some(mtu) => self.mtus.insert((network, ip), mtu),
+            None => self.mtus.remove(&(network, ip)),
+        };
+    }
+
+    /// Largest packet towards an address on a link.
+    fn mtu_towards(&self, to: NetworkId, link: &Link, destination: IpAddr) -> u16 {
+        self.mtus.get(&(to, destination)).map_or(link.mtu, |own| link.mtu.min(*own))
     }
 
     /// Lets two networks reach each other, or not.
@@ -217,7 +232,7 @@ impl Router {
     /// What passed and what did not.
     #[must_use]
     pub const fn stats(&self) -> RouterStats {
-        self.stats
+        RouterStats { no_neighbour: self.stats.no_neighbour + self.neighbours.crowded_out, ..self.stats }
     }
 
     /// Whether packets leave by it.
@@ -344,8 +359,8 @@ impl Router {
 
     /// The way of a router: hops, size, next hop.
     fn forward(&mut self, to: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) {
-        let Some(link) = self.link(to) else { return };
-        let mtu = link.mtu;
+        let (Some(link), Some(destination)) = (self.link(to), ip_destination(frame.bytes())) else { return };
+        let mtu = self.mtu_towards(to, link, destination);
         if !frame.make_unique() {
             self.stats.no_buffer += 1;
             return;
@@ -379,7 +394,7 @@ impl Router {
             return;
         };
         let Some(link) = self.link(to) else { return };
-        let (own, mtu) = (link.mac.get(), link.mtu);
+        let (own, mtu) = (link.mac.get(), self.mtu_towards(to, link, destination));
         if !frame.make_unique() {
             self.stats.no_buffer += 1;
             return;
@@ -434,7 +449,7 @@ impl Router {
         let mut translated = Vec::new();
         match self.nat.rehearse((!is_uplink).then_some(from), frame, now, &mut translated) {
             Err(refused) => {
-                steps.push(format!("nat: drop: {}", refused.reason.name()));
+                steps.push(format!("nat: drop: {}: {}", refused.reason.name(), refused.reason.describe()));
                 Ok(Vec::new())
             }
             Ok(met) => {
@@ -459,18 +474,19 @@ impl Router {
         let destination = ip_destination(frame.bytes())?;
         let link = self.link(to)?;
         if !frame.make_unique() || !fit::use_hop(&mut frame) {
-            steps.push("drop: hops used up".into());
+            steps.push("drop: ttl_expired: its hops are used up; the sender is told".into());
             return None;
         }
-        if !fit::fits(&frame, link.mtu) {
+        let mtu = self.mtu_towards(to, link, destination);
+        if !fit::fits(&frame, mtu) {
             let in_fragments = fit::may_be_fragmented(&frame);
-            steps.push(format!("mtu {}: {}", link.mtu, if in_fragments { "in fragments" } else { "drop: too_big; the sender is told" }));
+            steps.push(format!("mtu {mtu}: {}", if in_fragments { "it goes in fragments" } else { "drop: too_big: longer than the link takes; the sender is told" }));
             if !in_fragments {
                 return None;
             }
         }
         let Some(next_hop) = self.next_hop(to, destination) else {
-            steps.push(format!("drop: no route to {destination}"));
+            steps.push(format!("drop: no_route: the uplink has no gateway towards {destination}"));
             return None;
         };
         if self.vips.contains(&(to, next_hop)) {
@@ -525,18 +541,10 @@ impl Router {
 
     // ---- telling ----
 
-    fn may_tell(&mut self, now: Instant) -> bool {
-        if now.since(self.told.0) >= packet::Duration::from_secs(1) {
-            self.told = (now, 0);
-        }
-        self.told.1 += 1;
-        self.told.1 <= ERRORS_A_SECOND
-    }
-
     /// Tells the sender of a packet that came from `network`, and was not translated, of a problem.
     #[cold]
     fn tell(&mut self, network: NetworkId, about: &Frame, problem: Problem, now: Instant, out: &mut RouterOutput) {
-        if !self.may_tell(now) {
+        if !self.errors.may_tell(now) {
             return;
         }
         let Some(link) = self.link(network) else { return };
@@ -549,7 +557,7 @@ impl Router {
     /// The same for a packet that was on its way into `network`: the error goes back through translation.
     #[cold]
     fn tell_back(&mut self, network: NetworkId, about: &Frame, problem: Problem, now: Instant, out: &mut RouterOutput) {
-        if !self.may_tell(now) {
+        if !self.errors.may_tell(now) {
             return;
         }
         let Some(source) = ip_source(about.bytes()) else { return };
@@ -593,6 +601,8 @@ impl Router {
         for ((network, _), frame) in lost {
             self.stats.no_neighbour += 1;
             self.tell_back(network, &frame, Problem::unreachable(1), now, out);
+            let is_uplink = self.uplink.as_ref().is_some_and(|uplink| uplink.network == network);
+            self.nat.undelivered((!is_uplink).then_some(network), &frame);
         }
     }
 
@@ -603,7 +613,7 @@ impl Router {
         let kind = if quote.first().is_some_and(|byte| byte >> 4 == 4) { ethertype::IPV4 } else { ethertype::IPV6 };
         let about = [&[0; 12][..], &kind.to_be_bytes(), quote].concat();
         if let Some(error) = speech::unwanted(&about, mac, &self.pool)
-            && self.may_tell(now)
+            && self.errors.may_tell(now)
         {
             self.send(network, error, now, out);
         }

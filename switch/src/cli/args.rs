@@ -102,6 +102,11 @@ pub(super) enum Noun {
         #[command(subcommand)]
         action: VipAction,
     },
+    /// Addresses that a network's gateway lends
+    Dhcp {
+        #[command(subcommand)]
+        action: DhcpAction,
+    },
     /// Overlay networks: the nodes they span
     Vxlan {
         #[command(subcommand)]
@@ -750,6 +755,16 @@ pub(super) enum NatAction {
     },
     /// Flows, in the shape of `conntrack -L`
     Flows {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DhcpAction {
+    /// What is lent, to whom and how long; and what is kept for stations
+    Leases {
+        network: String,
         #[arg(long)]
         json: bool,
     },

@@ -3,6 +3,7 @@
 mod args;
 mod config;
 pub(crate) mod daemon;
+mod dhcp;
 mod edit;
 mod ip;
 mod nat;
@@ -21,6 +22,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::OnceLock,
 };
 
 use clap::{CommandFactory, Parser};
@@ -82,7 +84,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(place) => place,
         Err(error) => return fail(&error, USAGE),
     };
-    match run(arguments, &place) {
+    let end = run(arguments, &place);
+    if let Err(error) = io::stdout().flush() {
+        unprinted(&error);
+    }
+    match end.and_then(|code| UNPRINTED.get().map_or(Ok(code), |error| Err(unavailable(format!("cannot write to standard output: {error}"))))) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error, failure_code),
     }
@@ -108,6 +114,7 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Nat { action } => nat::nat(&action, place),
         Noun::Trace { port, packet, json } => nat::trace(&port, &packet, json, place),
         Noun::Vip { action } => nat::vip(&action, place),
+        Noun::Dhcp { action } => dhcp::run(&action, place),
         Noun::Vxlan { action } => vxlan::run(action, place),
         Noun::Netns { action } => netns::run(action, place),
         Noun::Fdb { action } => port::fdb(&action, place),
@@ -171,9 +178,21 @@ fn complain(error: &ControlError) {
     eprintln!("weft: {}", clean(&error.to_string()));
 }
 
-/// Prints a line; a reader that went away is no error.
+/// Why something could not be printed; the command still does all of its work.
+static UNPRINTED: OnceLock<String> = OnceLock::new();
+
+/// Prints a line. A reader that went away is no error; a full disk is one, which the command ends with.
 pub(crate) fn print(line: &str) {
-    drop(try_print(line));
+    if let Err(error) = try_print(line) {
+        unprinted(&error);
+    }
+}
+
+/// Remembers that printing failed, for the end of the command.
+fn unprinted(error: &io::Error) {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        UNPRINTED.set(error.to_string()).ok();
+    }
 }
 
 /// The same, for commands that go on for ever: they end when nobody reads.

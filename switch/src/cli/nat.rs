@@ -93,21 +93,25 @@ pub(super) fn nat(action: &NatAction, place: &Place) -> End {
 }
 
 fn show(as_json: bool, place: &Place) -> End {
-    let (published, networks) = (publishes(None, place)?, place.client.get("/v1/networks")?);
+    let (published, leaving) = (publishes(None, place)?, place.client.get("/v1/nat")?);
     if as_json {
-        print_json(&json!({ "dnat": published, "networks": networks }));
+        print_json(&json!({ "dnat": published, "snat": leaving }));
         return Ok(0);
     }
+    let counters = |entry: &Value| ["hits", "packets", "bytes"].map(|key| count(&entry[key]));
     let mut rows = Vec::new();
     for entry in &published {
         let (host, inside) = (text(&entry["host"]), text(&entry["inside"]));
         let (address, port) = host.rsplit_once(':').unwrap_or((&host, ""));
-        rows.push(vec![text(&entry["hits"]), count(&entry["packets"]), count(&entry["bytes"]), "DNAT".into(), text(&entry["protocol"]), "anywhere".into(), address.into(), format!("dpt:{port} to:{inside}")]);
+        let [hits, packets, bytes] = counters(entry);
+        rows.push(vec![hits, packets, bytes, "DNAT".into(), text(&entry["protocol"]), "anywhere".into(), address.into(), format!("dpt:{port} to:{inside}")]);
     }
-    for network in networks.as_array().into_iter().flatten().filter(|network| network["masquerade"] == json!(true) && network["internal"] != json!(true)) {
-        for pool in network["pools"].as_array().into_iter().flatten() {
-            rows.push(vec!["-".into(), "-".into(), "-".into(), "MASQUERADE".into(), "all".into(), text(&pool["subnet"]), "anywhere".into(), format!("network {}", text(&network["name"]))]);
-        }
+    for rule in leaving.as_array().into_iter().flatten() {
+        let to: Vec<_> = rule["to"].as_array().into_iter().flatten().map(text).collect();
+        let to = if to.is_empty() { String::new() } else { format!("to:{} ", to.join(",")) };
+        let [hits, packets, bytes] = counters(rule);
+        let what = format!("{to}network {} {}", text(&rule["network"]), text(&rule["preset"]));
+        rows.push(vec![hits, packets, bytes, text(&rule["target"]), "all".into(), text(&rule["source"]), "anywhere".into(), what]);
     }
     table(&["HITS", "PKTS", "BYTES", "TARGET", "PROT", "SOURCE", "DESTINATION", ""], &rows);
     Ok(0)
@@ -124,16 +128,56 @@ fn flows(as_json: bool, place: &Place) -> End {
         print_json(&all);
         return Ok(0);
     }
-    for flow in all.as_array().into_iter().flatten() {
-        let [inside, outside, external] = ["inside", "outside", "external"].map(|key| {
-            // Host sockets have no end of their own to show: what the sandbox sees stands for it.
-            let end = text(if flow[key].is_null() { &flow["inside"] } else { &flow[key] });
-            end.rsplit_once(':').map_or_else(|| (end.clone(), String::new()), |(ip, port)| (ip.to_owned(), port.to_owned()))
-        });
-        print(&format!(
-            "{:<5}{} src={} dst={} sport={} dport={} bytes={} src={} dst={} sport={} dport={} bytes={} net={}",
-            text(&flow["protocol"]), text(&flow["state"]), inside.0, outside.0, inside.1, outside.1, text(&flow["tx_bytes"]), outside.0, external.0, outside.1, external.1, text(&flow["rx_bytes"]), text(&flow["network"]),
-        ));
-    }
+    all.as_array().into_iter().flatten().for_each(|flow| print(&flow_line(flow)));
     Ok(0)
+}
+
+/// As `conntrack -L` has it: what whoever opened it sends, then what he gets back.
+fn flow_line(flow: &Value) -> String {
+    // Host sockets have no end of their own to show: what the sandbox sees stands for it.
+    let [inside, outside, external] = ["inside", "outside", "external"].map(|key| text(if flow[key].is_null() { &flow["inside"] } else { &flow[key] }));
+    let counters = |side: usize| {
+        let packets = flow["packets"][side].as_u64().map_or_else(String::new, |count| format!(" packets={count}"));
+        format!("{packets} bytes={}", text(&flow[["tx_bytes", "rx_bytes"][side]]))
+    };
+    let is_tcp = flow["protocol"] == json!("tcp");
+    let is_icmp = flow["protocol"] == json!("icmp");
+    let way = |from: &str, to: &str, side: usize| {
+        let ((source, sport), (destination, dport)) = (end(from), end(to));
+        let ports = if is_icmp { format!("id={}", if sport == "0" { dport } else { sport }) } else { format!("sport={sport} dport={dport}") };
+        format!("src={source} dst={destination} {ports}{}", counters(side))
+    };
+    let is_inbound = flow["direction"] == json!("in");
+    let (original, reply) = if is_inbound { (way(&outside, &external, 1), way(&inside, &outside, 0)) } else { (way(&inside, &outside, 0), way(&outside, &external, 1)) };
+    let state = text(&flow["state"]);
+    let (tcp, unreplied, assured) = match state.as_str() {
+        "UNREPLIED" => ("", " [UNREPLIED]", ""),
+        "ASSURED" => ("", "", " [ASSURED]"),
+        tcp if is_tcp => (tcp, "", ""),
+        _ => ("", "", ""),
+    };
+    let expires = text(&flow["expires_s"]);
+    let words = [&text(&flow["protocol"]), &expires, tcp, &original].map(str::to_owned).into_iter().filter(|word| !word.is_empty());
+    format!("{}{unreplied} {reply}{assured} net={} dir={}", words.collect::<Vec<_>>().join(" "), text(&flow["network"]), text(&flow["direction"]))
+}
+
+/// Address and port of `10.0.0.1:80` or `[fd00::1]:80`.
+fn end(text: &str) -> (&str, &str) {
+    let (ip, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    (ip.trim_start_matches('[').trim_end_matches(']'), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_shown_from_the_side_that_opened_them() {
+        let mut flow = json!({ "network": "lab", "protocol": "tcp", "inside": "10.0.0.2:4000", "outside": "192.0.2.1:80", "external": "192.0.2.9:4000", "state": "ESTABLISHED", "direction": "out", "expires_s": 7400, "packets": [3, 2], "tx_bytes": 300, "rx_bytes": 200 });
+        assert_eq!(flow_line(&flow), "tcp 7400 ESTABLISHED src=10.0.0.2 dst=192.0.2.1 sport=4000 dport=80 packets=3 bytes=300 src=192.0.2.1 dst=192.0.2.9 sport=80 dport=4000 packets=2 bytes=200 net=lab dir=out");
+        flow["direction"] = json!("in");
+        assert_eq!(flow_line(&flow), "tcp 7400 ESTABLISHED src=192.0.2.1 dst=192.0.2.9 sport=80 dport=4000 packets=2 bytes=200 src=10.0.0.2 dst=192.0.2.1 sport=4000 dport=80 packets=3 bytes=300 net=lab dir=in");
+        let echo = json!({ "network": "lab", "protocol": "icmp", "inside": "[fd00::2]:7", "outside": "[2001:db8::1]:0", "state": "UNREPLIED", "direction": "out", "tx_bytes": 64, "rx_bytes": 0 });
+        assert_eq!(flow_line(&echo), "icmp src=fd00::2 dst=2001:db8::1 id=7 bytes=64 [UNREPLIED] src=2001:db8::1 dst=fd00::2 id=7 bytes=0 net=lab dir=out");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Write, path::Path};
 
-use super::{End, Place, args::CaptureArguments, print, unavailable};
+use super::{End, Place, args::CaptureArguments, try_print, unavailable, unprinted};
 use crate::client::escape;
 
 pub(super) fn events(flows: bool, as_json: bool, place: &Place) -> End {
@@ -23,7 +23,7 @@ impl Write for Lines {
         while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            print(&if self.as_json { line.trim_end().to_owned() } else { readable(line.trim_end()) });
+            try_print(&if self.as_json { line.trim_end().to_owned() } else { readable(line.trim_end()) })?;
         }
         Ok(bytes.len())
     }
@@ -49,15 +49,16 @@ pub(super) fn capture(arguments: &CaptureArguments, place: &Place) -> End {
     let mut frames = Blocks::default();
     let mut remaining = arguments.count;
     let show = arguments.write.is_none();
+    let mut unread = false;
     let mut enough = |bytes: &[u8]| {
         frames.feed(bytes, |frame, comment| {
             if show {
                 let comment = comment.map_or_else(String::new, |comment| format!(" [{comment}]"));
-                print(&format!("{}{comment}", packet::describe(frame)));
+                unread |= try_print(&format!("{}{comment}", packet::describe(frame))).inspect_err(unprinted).is_err();
             }
             remaining = remaining.map(|left| left.saturating_sub(1));
         });
-        remaining == Some(0)
+        remaining == Some(0) || unread
     };
     let mut out: Box<dyn Write> = match arguments.write.as_deref() {
         None => Box::new(std::io::sink()),

@@ -35,6 +35,7 @@ pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
         .route("/v1/info", get(info))
         .route("/v1/networks", get(networks).post(create_network))
         .route("/v1/networks/{network}", get(network).patch(patch_network).delete(remove_network))
+        .route("/v1/networks/{network}/leases", get(leases))
         .route("/v1/networks/{network}/connect", post(connect))
         .route("/v1/networks/{network}/disconnect", post(disconnect))
         .route("/v1/config", post(configure))
@@ -49,6 +50,7 @@ pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
         .route("/v1/publishes", get(publishes))
         .route("/v1/vips", get(vips))
         .route("/v1/flows", get(flows))
+        .route("/v1/nat", get(nat_rules))
         .route("/v1/trace", post(trace))
         .route("/v1/routes", get(routes).post(add_route).delete(remove_route))
         .route("/v1/networks/prune", post(prune_networks))
@@ -383,6 +385,14 @@ async fn remove_route(State(runtime): State<Runtime>, pair: Body1<api::RoutePair
     change(runtime, move |inner| inner.set_route(&pair.networks, false).map(|()| json!(pair))).await
 }
 
+async fn leases(State(runtime): State<Runtime>, Path(network): Path<String>) -> Answer<Vec<api::LeaseInfo>> {
+    change(runtime, move |inner| inner.leases(&network)).await
+}
+
+async fn nat_rules(State(runtime): State<Runtime>) -> Answer<Vec<api::NatRule>> {
+    change(runtime, |inner| inner.nat_rules()).await
+}
+
 async fn flows(State(runtime): State<Runtime>) -> Answer<Vec<api::FlowInfo>> {
     change(runtime, |inner| inner.flow_infos()).await
 }
@@ -504,6 +514,9 @@ impl Inner {
             return Ok(CaptureScope::Network(*bridge));
         }
         if let Some((port, _)) = self.tunnel_names().find(|(_, name)| name == target) {
+            return Ok(CaptureScope::Port(port));
+        }
+        if let Some(port) = self.uplink_port(target)? {
             return Ok(CaptureScope::Port(port));
         }
         // A sandbox with one port stands for it.

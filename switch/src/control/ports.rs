@@ -114,6 +114,7 @@ impl Inner {
             unavailable(error)
         })?;
         self.ports.insert(endpoint.id.clone(), port);
+        self.tell_mtu(endpoint, Some(endpoint.mtu));
         self.event("port attach", json!({ "port": port_name(sandbox, endpoint) }));
         Ok(())
     }
@@ -124,6 +125,15 @@ impl Inner {
         if let (Some(&network), Some(mac), Some(ip)) = (self.bridges.get(&endpoint.network), station(endpoint), ip) {
             let reservation = Reservation { ip, host_name: Some(sandbox.hostname.clone().unwrap_or_else(|| sandbox.name.clone())) };
             self.dataplane.apply(Command::SetReservation { network, mac, reservation }).ok();
+        }
+    }
+
+    /// The uplink fits packets to a port that takes less than its network; without `mtu` it is gone.
+    fn tell_mtu(&self, endpoint: &Endpoint, mtu: Option<u32>) {
+        let (Some(&bridge), Some(network)) = (self.bridges.get(&endpoint.network), self.model.networks.get(&endpoint.network)) else { return };
+        let mtu = mtu.filter(|mtu| *mtu < network.mtu).and_then(|mtu| u16::try_from(mtu).ok());
+        for address in &endpoint.addresses {
+            drop(self.dataplane.uplink(UplinkCommand::SetInsideMtu(bridge, address.ip(), mtu)));
         }
     }
 
@@ -149,6 +159,7 @@ impl Inner {
         if let Some(port) = self.ports.remove(&endpoint.id) {
             self.dataplane.remove_port(port).ok();
             self.unreserve(endpoint);
+            self.tell_mtu(endpoint, None);
         }
         self.end_flows_of(endpoint);
         self.delete_device(endpoint, netns);
@@ -208,6 +219,9 @@ impl Inner {
             }
             if let PortChange::Up(up) = change {
                 self.set_carrier(&endpoint, port, up)?;
+            }
+            if let PortChange::Mtu(mtu) = change {
+                self.tell_mtu(&endpoint, Some(mtu));
             }
             self.set_port(port, change)?;
         }

@@ -39,6 +39,8 @@ enum Way {
     Forward(ForwardId),
 }
 
+/// Ports that may be published before somebody should know: half of those above 1023.
+const MANY_PUBLISHED: usize = 32_256;
 /// Listen queue, as nginx and Go have it or more.
 const BACKLOG: i32 = 1024;
 
@@ -142,9 +144,21 @@ impl Inner {
                 }
             }
         }
+        self.warn_if_crowded(&made);
         let published = made.iter().map(|live| live.published.clone()).collect();
         self.live.entry(sandbox.id.clone()).or_default().extend(made);
         Ok(published)
+    }
+
+    /// What is published is no external port for flows from inside, and they need many.
+    fn warn_if_crowded(&self, made: &[Live]) {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let new = made.iter().filter(|live| live.published.protocol == protocol).count();
+            let count = new + self.live.values().flatten().filter(|live| live.published.protocol == protocol).count();
+            if self.uplink.is_some() && new > 0 && count > MANY_PUBLISHED {
+                tracing::warn!(%protocol, published = count, left = usize::from(u16::MAX) - count, "published ports take most of those that NAT has for flows from inside; publish fewer, or give networks a --nat-source");
+            }
+        }
     }
 
     /// Publishes again what the model says: after a restart, or for a new address.
@@ -313,7 +327,7 @@ impl Inner {
 
     // ---- views ----
 
-    fn uplink_state(&self) -> Result<Box<UplinkState>> {
+    pub(super) fn uplink_state(&self) -> Result<Box<UplinkState>> {
         match self.dataplane.uplink(UplinkCommand::Show).map_err(unavailable)? {
             UplinkReply::State(state) => Ok(state),
             other => Err(unavailable(format!("unexpected answer {other:?}"))),
@@ -368,6 +382,9 @@ impl Inner {
             outside: flow.outside.to_string(),
             external: None,
             state: flow.state.into(),
+            direction: direction(flow.is_inbound),
+            expires_s: None,
+            packets: None,
             tx_bytes: flow.tx_bytes,
             rx_bytes: flow.rx_bytes,
         });
@@ -378,6 +395,9 @@ impl Inner {
             outside: connection.outside.to_string(),
             external: Some(connection.external.to_string()),
             state: connection.state.into(),
+            direction: direction(connection.is_inbound),
+            expires_s: Some(connection.expires_s),
+            packets: Some(connection.packets),
             tx_bytes: connection.bytes[0],
             rx_bytes: connection.bytes[1],
         });
@@ -409,6 +429,11 @@ impl Inner {
 
 /// Ports to choose from when the user names none (net.ipv4.ip_local_port_range's default).
 const EPHEMERAL: (u16, u16) = (32_768, 60_999);
+
+/// Who opened a flow, in a word.
+fn direction(is_inbound: bool) -> String {
+    if is_inbound { "in".into() } else { "out".into() }
+}
 
 /// How a network is translated on an uplink of packets.
 fn translation_of(network: &Network) -> Inside {

@@ -24,10 +24,10 @@ impl Inner {
         if request.port == "host" {
             return self.dataplane.explain(None, frame(&probe, STRANGER, STRANGER)).map_err(unavailable);
         }
-        if let Some(uplink) = self.uplink.as_ref().filter(|_| request.port == "uplink" || request.port.starts_with("uplink:"))
-            && let Some(device) = uplink.open
+        if let Some(uplink) = &self.uplink
+            && let Some(port) = self.uplink_port(&request.port)?
         {
-            return self.dataplane.explain(Some(device.port), frame(&probe, STRANGER, uplink.mac.get())).map_err(unavailable);
+            return self.dataplane.explain(Some(port), frame(&probe, STRANGER, uplink.mac.get())).map_err(unavailable);
         }
         // A sandbox with one port stands for it.
         let name = match self.model.sandbox(&request.port) {

@@ -44,6 +44,10 @@ pub(super) struct OpenDevice {
 }
 
 impl LiveUplink {
+    pub(super) fn port_name(&self) -> String {
+        format!("{NAME}:{}", self.link.name)
+    }
+
     /// The router's face on the uplink, with `more` addresses than the link's own.
     fn bridge(&self, more: &[IpAddr]) -> BridgeConfig {
         bridge_of(&self.link, self.mac, more)
@@ -84,11 +88,17 @@ impl Inner {
             UplinkSpec::Sockets | UplinkSpec::Device(_) => attach::open_device(&host, &link.name).map_err(|error| no_device(link, &error))?,
         };
         let (device, capabilities) = port_device(device);
-        let mut port = PortConfig::new(uplink.network, format!("{NAME}:{}", link.name));
+        let mut port = PortConfig::new(uplink.network, uplink.port_name());
         port.mtu = link.mtu.into();
         port.capabilities = capabilities;
         let port = self.dataplane.add_port(port, device).map_err(unavailable)?;
         Ok(OpenDevice { port, index: index_of(&link.name) })
+    }
+
+    /// The uplink's port, by its name or as `uplink`.
+    pub(crate) fn uplink_port(&self, name: &str) -> Result<Option<PortId>> {
+        let Some(uplink) = self.uplink.as_ref().filter(|uplink| name == NAME || name == uplink.port_name()) else { return Ok(None) };
+        uplink.open.map(|device| Some(device.port)).ok_or_else(|| unavailable(format!("the device of {} is gone", uplink.port_name())))
     }
 
     /// The uplink's device was removed: nothing leaves until there is one of that name again.

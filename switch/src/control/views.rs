@@ -78,29 +78,32 @@ impl Inner {
                 }
             }
         }
+        infos.extend(self.uplink_info(&views));
         infos.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(infos)
     }
 
+    /// The uplink of packets, as a port.
+    fn uplink_info(&self, views: &BTreeMap<PortId, PortView>) -> Option<PortInfo> {
+        let uplink = self.uplink.as_ref()?;
+        let view = views.get(&uplink.open?.port)?;
+        let own = PortInfo { network: "uplink".into(), ifname: uplink.link.name.clone(), kind: "uplink".into(), mac: uplink.mac.get().to_string(), addresses: uplink.link.addresses.clone(), ..PortInfo::default() };
+        Some(PortInfo { name: uplink.port_name(), ..counted(own, view) })
+    }
+
     fn port_info(&self, sandbox: &Sandbox, endpoint: &Endpoint, view: &PortView) -> PortInfo {
-        PortInfo {
+        let own = PortInfo {
             name: port_name(sandbox, endpoint),
             network: self.model.networks.get(&endpoint.network).map_or_else(String::new, |network| network.name.clone()),
             sandbox: sandbox.name.clone(),
             ifname: endpoint.ifname.clone(),
             kind: endpoint.kind.to_string(),
-            up: view.config.up,
-            mtu: view.config.mtu,
             mac: endpoint.mac.clone(),
             addresses: endpoint.addresses.clone(),
-            isolated: view.config.isolated,
             vlan: endpoint.vlan.clone(),
-            rx_frames: view.counters.rx_frames,
-            rx_bytes: view.counters.rx_bytes,
-            tx_frames: view.counters.tx_frames,
-            tx_bytes: view.counters.tx_bytes,
-            drops: drops(&view.counters.drops),
-        }
+            ..PortInfo::default()
+        };
+        counted(own, view)
     }
 
     pub(crate) fn bridge_infos(&self) -> Result<Vec<BridgeInfo>> {
@@ -140,6 +143,21 @@ impl Inner {
             }
             other => Err(unavailable(format!("unexpected answer {other:?}"))),
         }
+    }
+}
+
+/// A port with what the data plane says of it.
+fn counted(port: PortInfo, view: &PortView) -> PortInfo {
+    PortInfo {
+        up: view.config.up,
+        mtu: view.config.mtu,
+        isolated: view.config.isolated,
+        rx_frames: view.counters.rx_frames,
+        rx_bytes: view.counters.rx_bytes,
+        tx_frames: view.counters.tx_frames,
+        tx_bytes: view.counters.tx_bytes,
+        drops: drops(&view.counters.drops),
+        ..port
     }
 }
 

@@ -57,6 +57,20 @@ const OFFER: Duration = Duration::from_secs(60);
 /// An address that was found in use is not handed out for that long.
 const DECLINED: Duration = Duration::from_secs(600);
 
+/// An address that is lent, or kept for a station.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// Who has it: a MAC address, or a client identifier (RFC 2132 section 9.14) in hexadecimal; nobody when a
+    /// client found a stranger at it.
+    pub client: Option<String>,
+    /// The name that goes with it.
+    pub host_name: Option<String>,
+    /// How long still; for ever when it is kept for a station.
+    pub left: Option<packet::Duration>,
+}
+
 /// What becomes of a message to the server.
 #[derive(Debug)]
 pub(super) enum Served {
@@ -111,6 +125,13 @@ impl Server {
         {
             self.leases.include(reservation.ip);
         }
+    }
+
+    /// Addresses kept for stations, then those that are lent.
+    pub(crate) fn views(&self, now: Instant) -> Vec<LeaseView> {
+        let kept = self.reservations.iter().map(|(station, reservation)| LeaseView { ip: reservation.ip, client: Some(station.get().to_string()), host_name: reservation.host_name.clone(), left: None });
+        let lent = self.leases.running(now).map(|(ip, client, left)| LeaseView { ip, client: client.name(), host_name: None, left: Some(left) });
+        kept.chain(lent).collect()
     }
 
     /// Whether a packet is for a DHCP server that is us or anybody.

@@ -49,6 +49,8 @@ pub(super) struct Neighbours {
     entries: BTreeMap<Key, Entry>,
     /// Entries with frames waiting.
     unanswered: usize,
+    /// Frames that gave way to newer ones, or to other addresses.
+    pub(super) crowded_out: u64,
 }
 
 impl Neighbours {
@@ -75,6 +77,7 @@ impl Neighbours {
             // The newest are worth most (RFC 1122 section 2.3.2.2).
             if entry.waiting.len() >= WAITING {
                 entry.waiting.pop_front();
+                self.crowded_out += 1;
             }
             entry.waiting.push_back(frame);
             return Known::NotYet { ask };
@@ -99,6 +102,7 @@ impl Neighbours {
             && !entry.waiting.is_empty()
         {
             self.unanswered -= 1;
+            self.crowded_out += entry.waiting.len() as u64;
         }
     }
 

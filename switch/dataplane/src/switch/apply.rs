@@ -69,6 +69,7 @@ impl Switch {
             Command::ShowBridges => Ok(Reply::Bridges(self.bridge_views())),
             Command::ShowPorts(network) => Ok(Reply::Ports(self.port_views(network))),
             Command::ShowFdb(network) => Ok(Reply::Fdb(self.fdb_views(network, now)?)),
+            Command::ShowLeases(network) => Ok(Reply::Leases(self.bridge_mut(network)?.services.dhcp.as_ref().map_or_else(Vec::new, |server| server.views(now)))),
             Command::ShowStats => Ok(Reply::Stats(self.stats())),
         }
     }

@@ -9,7 +9,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use packet::{Instant, UnicastMac};
+use packet::{Duration, Instant, UnicastMac};
 
 use crate::limits::{DHCP_LEASES, DHCP_STEPS};
 
@@ -22,6 +22,18 @@ pub(super) enum Client {
     Station(UnicastMac),
     /// Nobody of ours: a client found the address in use.
     Stranger(Ipv4Addr),
+}
+
+impl Client {
+    /// A MAC address where it is one (hardware type 1), else hexadecimal.
+    pub(super) fn name(&self) -> Option<String> {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+        match self {
+            Self::Id(id) => Some(hex(id.strip_prefix(&[1]).filter(|mac| mac.len() == 6).unwrap_or(id))),
+            Self::Station(mac) => Some(mac.get().to_string()),
+            Self::Stranger(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -79,6 +91,11 @@ impl Leases {
     pub(super) fn of(&self, client: &Client) -> Option<(Ipv4Addr, Instant)> {
         let ip = *self.by_client.get(client)?;
         Some((ip, self.by_address.get(&ip)?.end))
+    }
+
+    /// Addresses that are lent, with whom to and how long still.
+    pub(super) fn running(&self, now: Instant) -> impl Iterator<Item = (Ipv4Addr, &Client, Duration)> {
+        self.by_address.iter().filter(move |(_, lease)| lease.end > now).map(move |(ip, lease)| (*ip, &lease.client, lease.end.since(now)))
     }
 
     /// Whether a client may have an address: it is one of ours, and nobody else's.
