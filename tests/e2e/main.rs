@@ -1,6 +1,7 @@
 //! End to end: the built binary, real namespaces, real tools. Each test names the SPEC rows it proves.
 
 mod bad_input;
+mod beside_kernel;
 mod bridge;
 mod capture;
 mod compose;
@@ -10,6 +11,7 @@ mod differential;
 mod docker;
 mod hostile;
 mod load;
+mod loss;
 mod model;
 mod names;
 mod nat;
@@ -28,6 +30,7 @@ mod vxlan;
 fn main() {
     let tests = [
         bad_input::tests(),
+        beside_kernel::tests(),
         bridge::tests(),
         capture::tests(),
         compose::tests(),
@@ -37,6 +40,7 @@ fn main() {
         docker::tests(),
         hostile::tests(),
         load::tests(),
+        loss::tests(),
         model::tests(),
         names::tests(),
         nat::tests(),
