@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 
 use crate::{
     device::{self, PortFd},
-    error::Result,
+    error::{Context, Result},
     link::Links,
     netns::Netns,
     undo::Undo,
@@ -43,6 +43,8 @@ pub struct EndpointSpec {
     pub persistent: bool,
     /// Name in the switch's namespace: of a veth's other end; of a TAP before it is moved.
     pub peer_name: String,
+    /// Files under /proc/sys/net, and what to write to them.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// Makes the endpoint in `target`; the other end of a veth goes to `switch_side`.
@@ -99,14 +101,25 @@ fn configure(spec: &EndpointSpec) -> Result<()> {
     // Only a matter of speed: kernels without it keep their default.
     links.set_no_queue(name).ok();
     links.set_up(name, true)?;
+    for (file, value) in &spec.sysctls {
+        std::fs::write(file, value).context(|| format!("write {value} to {file}"))?;
+    }
     for &address in &spec.addresses {
         links.add_address(name, address)?;
     }
-    for &gateway in &spec.gateways {
-        let everything = default_route(gateway);
-        links.add_route(name, everything, gateway)?;
-    }
-    Ok(())
+    add_gateways(&mut links, name, &spec.gateways)
+}
+
+fn add_gateways(links: &mut Links, name: &str, gateways: &[IpAddr]) -> Result<()> {
+    gateways.iter().try_for_each(|gateway| links.add_route(name, default_route(*gateway), *gateway))
+}
+
+/// Leads the default routes over an interface, instead of where they went before.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_gateways(target: &Netns, ifname: &str, gateways: &[IpAddr]) -> Result<()> {
+    target.run(|| add_gateways(&mut Links::open()?, ifname, gateways))
 }
 
 /// `0.0.0.0/0` or `::/0`, whichever leads by that gateway.
@@ -184,9 +197,6 @@ pub fn move_endpoint(from: &Netns, to: &Netns, ifname: &str, new_name: &str, gat
         for &address in &addresses {
             links.add_address(new_name, address)?;
         }
-        for &gateway in gateways {
-            links.add_route(new_name, default_route(gateway), gateway)?;
-        }
-        Ok(())
+        add_gateways(&mut links, new_name, gateways)
     })
 }

@@ -31,6 +31,17 @@ pub enum Streams {
     Log(PathBuf),
 }
 
+/// A file or directory of the host that the command sees in another place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// On the host.
+    pub from: PathBuf,
+    /// For the command; there must be something to hide.
+    pub to: PathBuf,
+    /// It can be read only.
+    pub read_only: bool,
+}
+
 /// A command to start in a sandbox.
 #[derive(Clone, Debug, Default)]
 pub struct CommandSpec {
@@ -47,6 +58,8 @@ pub struct CommandSpec {
     /// Files in this directory are bound over those of the same name in /etc, as `ip netns exec` does
     /// with [`etc_of`] a name.
     pub etc: Option<PathBuf>,
+    /// Other files of the host in other places.
+    pub binds: Vec<Bind>,
     /// The environment has nothing but what is said here.
     pub clear_environment: bool,
     /// Where it starts.
@@ -135,7 +148,7 @@ struct Entry {
     /// None: the caller's.
     netns: Option<OwnedFd>,
     hostname: Option<String>,
-    binds: Vec<(PathBuf, PathBuf)>,
+    binds: Vec<Bind>,
     detached: bool,
     terminal: bool,
     root: Option<Root>,
@@ -158,7 +171,7 @@ impl Entry {
             beside: spec.beside.map(|pid| open_pair(pid, ["mnt", "uts"])).transpose()?,
             netns: (!spec.stays).then(|| netns.as_fd().try_clone_to_owned()).transpose().context(|| "duplicate the namespace".into())?,
             hostname: spec.hostname.clone(),
-            binds: spec.etc.as_deref().map(|etc| etc_binds(etc, spec.root.as_deref())).unwrap_or_default(),
+            binds: all_binds(spec),
             detached: spec.detached,
             terminal: spec.terminal,
             root: spec.root.as_ref().map(|path| Root { proc: path.join("proc"), sys: path.join("sys"), dev: path.join("dev"), path: path.clone() }),
@@ -202,8 +215,11 @@ impl Entry {
         let none = None::<&Path>;
         // What is mounted in here stays in here; what others mount is still seen.
         mount(none, Path::new("/"), none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
-        for (from, to) in &self.binds {
-            mount(Some(from.as_path()), to.as_path(), none, MsFlags::MS_BIND, none)?;
+        for Bind { from, to, read_only } in &self.binds {
+            mount(Some(from.as_path()), to.as_path(), none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+            if *read_only {
+                mount(none, to.as_path(), none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
+            }
         }
         if let Some(root) = &self.root {
             return root.enter();
@@ -249,11 +265,13 @@ pub fn etc_of(name: &str) -> PathBuf {
     Path::new("/etc/netns").join(name)
 }
 
-fn etc_binds(directory: &Path, root: Option<&Path>) -> Vec<(PathBuf, PathBuf)> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let etc = root.unwrap_or(Path::new("/")).join("etc");
-    let pairs = entries.flatten().map(|entry| (entry.path(), etc.join(entry.file_name())));
-    pairs.filter(|(_, to)| to.exists()).collect()
+/// Those of /etc, and the others, as seen before the root is changed.
+fn all_binds(spec: &CommandSpec) -> Vec<Bind> {
+    let root = spec.root.as_deref().unwrap_or(Path::new("/"));
+    let entries = spec.etc.as_deref().and_then(|etc| std::fs::read_dir(etc).ok()).into_iter().flatten().flatten();
+    let etc = entries.map(|entry| Bind { to: root.join("etc").join(entry.file_name()), from: entry.path(), read_only: false }).filter(|bind| bind.to.exists());
+    let others = spec.binds.iter().map(|bind| Bind { to: root.join(bind.to.strip_prefix("/").unwrap_or(&bind.to)), ..bind.clone() });
+    etc.chain(others).collect()
 }
 
 /// Watches a process: the descriptor becomes readable when it ends (pidfd_open(2)).
@@ -269,6 +287,12 @@ pub fn watch(pid: i32) -> Result<OwnedFd> {
 #[must_use]
 pub fn start_time(pid: i32) -> Option<u64> {
     stat_field(pid, 19)
+}
+
+/// Whether that process still runs: one that has ended may wait a while for its parent to take notice.
+#[must_use]
+pub fn is_running(pid: i32, start: u64) -> bool {
+    start_time(pid) == Some(start) && stat_field(pid, 0).is_some_and(|state: char| !matches!(state, 'Z' | 'X'))
 }
 
 /// Processes of a session (proc(5), stat field 6): what a command that was detached has left behind.

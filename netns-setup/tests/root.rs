@@ -40,6 +40,7 @@ fn spec(kind: Kind) -> EndpointSpec {
         gateways: vec!["10.1.2.1".parse().expect("valid")],
         persistent: true,
         peer_name: "peer0".into(),
+        sysctls: Vec::new(),
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! An entry is 16 bytes (stream, three zeros, length, nanoseconds since 1970; big-endian) and the line
 //! with its end. Docker's attach and logs streams are the same without the time, so reading is cutting.
+//!
+//! The log is two files, each of half its bound: one that is written to, and the one before it (`.1`). A
+//! reader keeps what it reads open, so that it loses nothing unless two files were begun meanwhile.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -31,36 +34,68 @@ pub(crate) struct Entry {
     pub(crate) text: Vec<u8>,
 }
 
+/// The file before the one that is written to.
+pub(crate) fn older(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
+    path: PathBuf,
     file: File,
     length: u64,
+    /// Bytes of one file.
+    most: u64,
+    /// Counts the files.
+    pub(crate) number: u64,
 }
 
 impl LogWriter {
-    /// Goes on behind what is there.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        Ok(Self { length: file.metadata()?.len(), file })
+    /// Goes on behind what is there, in file `number`; both files have `bound` bytes at most.
+    pub(crate) fn open(path: &Path, bound: u64, number: u64) -> io::Result<Self> {
+        let file = Self::append_to(path)?;
+        Ok(Self { path: path.into(), length: file.metadata()?.len(), file, most: bound / 2, number })
+    }
+
+    fn append_to(path: &Path) -> io::Result<File> {
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path)
     }
 
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    pub(crate) fn append(&mut self, stream: u8, bytes: &[u8]) -> io::Result<()> {
+    /// Writes what fits into this file; gives how many of the bytes did. None: begin the next.
+    pub(crate) fn append(&mut self, stream: u8, bytes: &[u8]) -> io::Result<usize> {
         let time = now_ns().to_be_bytes();
-        let mut entries = Vec::with_capacity(bytes.len() + 4 * HEADER);
+        let (mut entries, mut used) = (Vec::with_capacity(bytes.len() + 4 * HEADER), 0);
         for line in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(LINE_MAX)) {
+            let after = self.length + (entries.len() + HEADER + line.len()) as u64;
+            // An empty file takes one however long.
+            if after > self.most && self.length + entries.len() as u64 > 0 {
+                break;
+            }
             let length = u32::try_from(line.len()).map_err(io::Error::other)?;
             entries.extend([stream, 0, 0, 0]);
             entries.extend(length.to_be_bytes());
             entries.extend(time);
             entries.extend(line);
+            used += line.len();
         }
         self.file.write_all(&entries)?;
         self.length += entries.len() as u64;
+        Ok(used)
+    }
+
+    /// Begins the next file; the one before this is gone.
+    pub(crate) fn turn(&mut self) -> io::Result<()> {
+        std::fs::rename(&self.path, older(&self.path))?;
+        self.file = Self::append_to(&self.path)?;
+        self.length = 0;
+        self.number += 1;
         Ok(())
     }
 }
@@ -68,17 +103,42 @@ impl LogWriter {
 /// A reading end, somewhere in the log.
 #[derive(Debug)]
 pub(crate) struct LogReader {
+    path: PathBuf,
     file: File,
-    pub(crate) offset: u64,
+    offset: u64,
+    /// How many files it has gone on to.
+    pub(crate) turns: u64,
 }
 
 impl LogReader {
+    /// From the first entry that is there.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, offset: 0 })
+        let file = File::open(older(path)).or_else(|_| File::open(path))?;
+        Ok(Self { path: path.into(), file, offset: 0, turns: 0 })
+    }
+
+    /// From the end.
+    pub(crate) fn open_at_end(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        Ok(Self { path: path.into(), offset: file.metadata()?.len(), file, turns: 0 })
+    }
+
+    /// Whether it reads the file that is written to.
+    pub(crate) fn is_in_newest(&self) -> bool {
+        File::open(&self.path).is_ok_and(|newest| same(&newest, &self.file))
     }
 
     /// The next whole entries; none at the end.
     pub(crate) fn read(&mut self) -> io::Result<Vec<Entry>> {
+        loop {
+            let entries = self.read_here()?;
+            if !entries.is_empty() || !self.go_on()? {
+                return Ok(entries);
+            }
+        }
+    }
+
+    fn read_here(&mut self) -> io::Result<Vec<Entry>> {
         let mut buffer = vec![0; CHUNK];
         let mut have = 0;
         while have < buffer.len() {
@@ -91,6 +151,31 @@ impl LogReader {
         self.offset += used as u64;
         Ok(entries)
     }
+
+    /// At the end of one file: to the next, if there is one. What was added to this one before the next was
+    /// begun is read first.
+    fn go_on(&mut self) -> io::Result<bool> {
+        // Gone: between two files, or with its container.
+        let Ok(newest) = File::open(&self.path) else { return Ok(false) };
+        if same(&newest, &self.file) {
+            return Ok(false);
+        }
+        let offset = self.offset;
+        let added = !self.read_here()?.is_empty();
+        if added {
+            self.offset = offset;
+            return Ok(true);
+        }
+        let before = File::open(older(&self.path)).ok().filter(|before| !same(before, &self.file));
+        self.file = before.unwrap_or(newest);
+        self.offset = 0;
+        self.turns += 1;
+        Ok(true)
+    }
+}
+
+fn same(one: &File, other: &File) -> bool {
+    one.metadata().ok().zip(other.metadata().ok()).is_some_and(|(one, other)| one.ino() == other.ino())
 }
 
 fn cut(mut bytes: &[u8]) -> (Vec<Entry>, usize) {
@@ -110,14 +195,20 @@ fn cut(mut bytes: &[u8]) -> (Vec<Entry>, usize) {
 mod tests {
     use super::*;
 
+    fn fresh(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("weft-log-{name}-{}", std::process::id()));
+        drop(std::fs::remove_file(&path));
+        drop(std::fs::remove_file(older(&path)));
+        path
+    }
+
     #[test]
     fn what_was_written_is_read_and_half_an_entry_waits() {
-        let path = std::env::temp_dir().join(format!("weft-log-{}", std::process::id()));
-        drop(std::fs::remove_file(&path));
-        let mut writer = LogWriter::open(&path).unwrap();
+        let path = fresh("whole");
+        let mut writer = LogWriter::open(&path, 1 << 20, 0).unwrap();
         let mut reader = LogReader::open(&path).unwrap();
         assert_eq!(reader.read().unwrap(), []);
-        writer.append(1, b"one\ntwo").unwrap();
+        assert_eq!(writer.append(1, b"one\ntwo").unwrap(), 7);
         writer.append(2, &[0xff; LINE_MAX + 1]).unwrap();
         let texts: Vec<_> = reader.read().unwrap().into_iter().map(|entry| (entry.stream, entry.text.len())).collect();
         assert_eq!(texts, [(1, 4), (1, 3), (2, LINE_MAX), (2, 1)]);
@@ -125,5 +216,49 @@ mod tests {
         writer.file.write_all(&[1, 0, 0, 0, 0, 0, 0, 9]).unwrap();
         assert_eq!(reader.read().unwrap(), []);
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_log_is_bounded_and_whoever_keeps_up_sees_all() {
+        const BOUND: u64 = 4096;
+        let path = fresh("bounded");
+        let mut writer = LogWriter::open(&path, BOUND, 0).unwrap();
+        let (mut follower, mut slow) = (LogReader::open(&path).unwrap(), LogReader::open(&path).unwrap());
+        let mut seen = Vec::new();
+        for number in 0..1000 {
+            let line = format!("{number}\n");
+            while writer.append(1, line.as_bytes()).unwrap() == 0 {
+                writer.turn().unwrap();
+            }
+            if number % 7 == 0 {
+                seen.extend(follower.read().unwrap());
+            }
+        }
+        seen.extend(follower.read().unwrap());
+        let numbers = |entries: &[Entry]| -> Vec<u32> { entries.iter().map(|entry| String::from_utf8_lossy(&entry.text).trim().parse().unwrap()).collect() };
+        assert_eq!(numbers(&seen), (0..1000).collect::<Vec<_>>());
+        assert_eq!(follower.turns, writer.number);
+        let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+        assert!(size(&path) + size(&older(&path)) <= BOUND);
+        // One that begins now, and one that lost the middle, end with the last.
+        for reader in [&mut LogReader::open(&path).unwrap(), &mut slow] {
+            let mut late = Vec::new();
+            loop {
+                match reader.read().unwrap() {
+                    more if more.is_empty() => break,
+                    more => late.extend(more),
+                }
+            }
+            let late = numbers(&late);
+            assert!(late.is_sorted() && late.len() > 50 && late.last() == Some(&999), "{late:?}");
+        }
+        assert_eq!(LogReader::open_at_end(&path).unwrap().read().unwrap(), []);
+        // One entry is longer than half the bound.
+        writer.turn().unwrap();
+        assert_eq!(writer.append(1, &[b'x'; LINE_MAX]).unwrap(), LINE_MAX);
+        assert_eq!(writer.append(1, b"x").unwrap(), 0);
+        for path in [older(&path), path] {
+            std::fs::remove_file(path).unwrap();
+        }
     }
 }

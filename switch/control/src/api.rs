@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{overlay::Remote, publish::Protocol};
+use crate::{names::Link, overlay::Remote, publish::Protocol};
 use crate::model::{EndpointKind, L2, NatPreset, NetnsTarget, Storm, Vlan};
 
 /// `POST /v1/networks`; also a `[[network]]` of an `up` file.
@@ -119,6 +119,12 @@ pub struct NetworkCreate {
     /// Shown, as Docker does for networks of one host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attachable: bool,
+    /// Of an overlay: the one that published ports of services come in by.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ingress: bool,
+    /// Its addresses and options are those of this configuration (`docker network create --config-only`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<String>,
 }
 
 /// A sandbox's wish to be in a network; also in an `up` file.
@@ -163,6 +169,25 @@ pub struct EndpointCreate {
     /// Services that it is part of: names that lead to one virtual address, whose connections are balanced.
     #[serde(default, alias = "vip", skip_serializing_if = "Vec::is_empty")]
     pub vips: Vec<String>,
+    /// Sandboxes of this network by a name that only this one knows: NAME[:ALIAS].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<Link>,
+    /// Further addresses, of the link only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
+    /// The default route goes by the network with the highest.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gw_priority: i32,
+    /// Of the interface; see [`sysctl`](crate::sysctl).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<String>,
+    /// Docker's driver options as they were given, to be shown; their effect is in the other fields.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// `POST /v1/sandboxes`.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::EndpointCreate,
     error::{Code, ControlError, Result},
+    volume::Mount,
 };
 
 /// What is run, and with which streams.
@@ -68,6 +69,63 @@ pub struct HostConfig {
     pub restart_policy: RestartPolicy,
     /// Height and width of the terminal at the start.
     pub console_size: Vec<u16>,
+    /// Other containers by a name that only this one knows: `NAME[:ALIAS]`.
+    pub links: Vec<String>,
+    /// Files of the host in other places; see [`Bind`](crate::volume::Bind).
+    pub binds: Vec<String>,
+    /// As they come from `--mount`; kept as `binds`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    /// How much of its output is kept.
+    pub log_config: LogConfig,
+}
+
+/// What is kept of a container's output: the latest, at most `max-size` bytes of it in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct LogConfig {
+    /// `json-file`, `local` or nothing, which are one thing here.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// `max-size`.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Bytes of a container's output that are kept unless told.
+pub const LOG_BOUND: u64 = 64 << 20;
+/// A bound below this would not hold the longest line twice.
+const LOG_LEAST: u64 = 64 << 10;
+
+impl LogConfig {
+    /// Bytes that are kept.
+    ///
+    /// # Errors
+    /// When it asks for something that is not there.
+    pub fn bound(&self) -> Result<u64> {
+        let bad = |what: String| ControlError::new(Code::Invalid, &self.kind, what);
+        if !matches!(self.kind.as_str(), "" | "json-file" | "local") {
+            return Err(bad(format!("weft does not support HostConfig.LogConfig {:?}: there are json-file and local, which are the same here", self.kind)));
+        }
+        if let Some(option) = self.config.keys().find(|option| *option != "max-size") {
+            return Err(bad(format!("unknown log opt '{option}' for {} log driver: there is max-size", self.kind)));
+        }
+        let Some(text) = self.config.get("max-size") else { return Ok(LOG_BOUND) };
+        let size = size_of(text).ok_or_else(|| bad(format!("invalid size: '{text}': want a number with k, m or g")))?;
+        if size < LOG_LEAST { Err(bad(format!("max-size={text} is too small: want at least {}k", LOG_LEAST >> 10))) } else { Ok(size) }
+    }
+}
+
+/// `10m`, `100k`, `1g`, or bytes.
+fn size_of(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// Where a port is published.
@@ -219,6 +277,16 @@ mod tests {
         assert!(!ended("on-failure", 1, 3).wants_restart() && !ended("on-failure", 0, 0).wants_restart() && !ended("no", 1, 0).wants_restart() && !ended("", 1, 0).wants_restart());
         assert!(!Container { stopped: true, ..ended("always", 0, 0) }.wants_restart() && !Container { phase: Phase::Running, ..ended("always", 0, 0) }.wants_restart());
         assert_eq!([0, 1, 30].map(|restarts| ended("always", 0, restarts).restart_delay().as_millis()), [100, 200, 60_000]);
+    }
+
+    #[test]
+    fn logs_are_bounded() {
+        let config = |kind: &str, options: &[(&str, &str)]| LogConfig { kind: kind.into(), config: options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect() };
+        assert_eq!(LogConfig::default().bound().unwrap(), LOG_BOUND);
+        assert_eq!(config("json-file", &[("max-size", "10m")]).bound().unwrap(), 10 << 20);
+        for (bad, culprit) in [(config("none", &[]), "none"), (config("", &[("tag", "x")]), "tag"), (config("", &[("max-size", "much")]), "much"), (config("", &[("max-size", "1k")]), "small"), (config("", &[("max-size", "99999999999999g")]), "9g")] {
+            assert!(bad.bound().unwrap_err().message.contains(culprit), "{bad:?}");
+        }
     }
 
     #[test]

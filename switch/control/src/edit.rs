@@ -138,6 +138,9 @@ impl Network {
             labels: self.labels.clone(),
             options: self.options.clone(),
             attachable: self.attachable,
+            ingress: self.ingress,
+            // What its configuration said is in the fields above.
+            config_from: None,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
     ipam,
-    names::{NameOptions, options::check_host},
+    names::{Link, NameOptions, options::check_host},
     overlay::{self, Overlay},
 };
 
@@ -229,6 +229,12 @@ pub struct Network {
     /// Shown, as Docker does for networks of one host.
     #[serde(default)]
     pub attachable: bool,
+    /// Published ports of services come in by it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ingress: bool,
+    /// The configuration that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<String>,
     /// Nanoseconds since 1970.
     #[serde(default)]
     pub created_ns: u64,
@@ -341,6 +347,18 @@ pub struct Endpoint {
     /// Forwarding and carrier, as `link set` left it.
     #[serde(default = "yes")]
     pub up: bool,
+    /// Others by a name that only its sandbox knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<Link>,
+    /// Further addresses, of the link only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
+    /// The default route goes by the endpoint with the highest.
+    #[serde(default)]
+    pub gw_priority: i32,
+    /// Of the interface.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -353,6 +371,17 @@ impl Endpoint {
     pub fn peer_name(&self) -> String {
         format!("wv{}", &self.id[..13])
     }
+}
+
+/// A configuration that networks are made from (`docker network create --config-only`); nobody can join it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigNetwork {
+    /// 64 hex digits.
+    pub id: String,
+    /// Nanoseconds since 1970.
+    pub created_ns: u64,
+    /// What networks take over.
+    pub request: NetworkCreate,
 }
 
 /// Everything that is wanted.
@@ -368,6 +397,9 @@ pub struct Model {
     /// What the daemon was told beside.
     #[serde(skip)]
     pub defaults: Defaults,
+    /// Configurations of networks, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<String, ConfigNetwork>,
 }
 
 impl Model {
@@ -404,11 +436,9 @@ impl Model {
     /// # Errors
     /// When the name is taken or a value makes no sense.
     pub fn create_network(&mut self, request: &NetworkCreate, id: String) -> Result<String> {
-        let request = &self.defaults.fill(request)?;
-        check_object_name("network", &request.name)?;
-        if self.networks.values().any(|network| network.name == request.name) || matches!(request.name.as_str(), "host" | "none") {
-            return Err(ControlError::new(Code::Exists, &request.name, format!("network with name {} already exists", request.name)));
-        }
+        self.check_network_name(&request.name)?;
+        let configured = self.configured(request)?;
+        let request = &self.defaults.fill(configured.as_ref().unwrap_or(request))?;
         let driver = request.driver.as_deref().unwrap_or("bridge");
         if driver != "bridge" && driver != overlay::DRIVER {
             return Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint("the drivers `bridge` and `overlay` are there"));
@@ -483,6 +513,8 @@ impl Model {
             overlay,
             options: request.options.clone(),
             attachable: request.attachable,
+            ingress: self.check_ingress(request)?,
+            config_from: request.config_from.clone(),
             created_ns: 0,
         };
         self.networks.insert(id.clone(), network);
@@ -499,7 +531,7 @@ impl Model {
         }
         if subnets.is_empty() {
             let free = self.defaults.subnets(true).find(|pool| self.overlapping(*pool).is_none());
-            subnets.push(free.ok_or_else(|| ControlError::new(Code::Exhausted, &request.name, "all predefined address pools are in use").hint("give --subnet"))?);
+            subnets.push(free.ok_or_else(|| ControlError::new(Code::Exhausted, &request.name, "all predefined address pools have been fully subnetted").hint("give --subnet"))?);
         }
         if request.ipv6 && subnets.iter().all(IpNetwork::is_ipv4) {
             let free = self.defaults.subnets(false).find(|pool| self.overlapping(*pool).is_none());
@@ -700,7 +732,7 @@ impl Model {
             NetnsTarget::Device(name) => Some(name.clone()),
             _ => None,
         };
-        let (kind, ours, is_first) = (request.kind.unwrap_or(default_kind), sandbox.is_ours(), sandbox.endpoints.iter().all(|endpoint| endpoint.gateways.is_empty()));
+        let (kind, ours) = (request.kind.unwrap_or(default_kind), sandbox.is_ours());
         let ifname = device.clone().or_else(|| request.ifname.clone()).unwrap_or_else(|| free_ifname(sandbox, network.ifname_prefix.as_deref().unwrap_or("eth")));
         check_ifname(&ifname)?;
         if sandbox.endpoints.iter().any(|endpoint| endpoint.ifname == ifname) {
@@ -726,8 +758,7 @@ impl Model {
             Some(text) => self.check_mac(text, &network)?,
             None => mac_for(&addresses, &id).get(),
         };
-        // The default route goes by the first network that has a way out.
-        let gateways = if network.internal || !is_first || !ours { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() };
+        self.check_link_local(&request.link_local, &network)?;
         let endpoint = Endpoint {
             id,
             network: network.id.clone(),
@@ -735,7 +766,7 @@ impl Model {
             kind: if device.is_some() { EndpointKind::Device } else { kind },
             mac: mac.to_string(),
             addresses,
-            gateways,
+            gateways: Vec::new(),
             mtu,
             vlan: request.vlan.clone(),
             isolated: request.isolated || network.isolated_default,
@@ -745,6 +776,10 @@ impl Model {
             vips,
             storm: network.storm,
             up: true,
+            link: request.link.clone(),
+            link_local: request.link_local.clone(),
+            gw_priority: request.gw_priority,
+            sysctls: request.sysctls.clone(),
         };
         if let Some(network) = self.networks.get_mut(&network.id) {
             network.vips.extend(new_vips);
@@ -756,7 +791,9 @@ impl Model {
         if let Some(sandbox) = self.sandboxes.get_mut(sandbox_id) {
             sandbox.endpoints.push(endpoint.clone());
         }
-        Ok(endpoint)
+        self.settle_gateways(sandbox_id);
+        let settled = self.sandboxes.get(sandbox_id).and_then(|sandbox| sandbox.endpoints.last());
+        Ok(settled.cloned().unwrap_or(endpoint))
     }
 
     /// What nobody else may have.
@@ -812,7 +849,9 @@ impl Model {
     pub fn remove_endpoint(&mut self, sandbox_id: &str, endpoint_id: &str) -> Option<Endpoint> {
         let endpoints = &mut self.sandboxes.get_mut(sandbox_id)?.endpoints;
         let at = endpoints.iter().position(|endpoint| endpoint.id == endpoint_id)?;
-        Some(endpoints.remove(at))
+        let removed = endpoints.remove(at);
+        self.settle_gateways(sandbox_id);
+        Some(removed)
     }
 }
 
@@ -879,7 +918,7 @@ fn invalid(subject: impl Into<String>, message: impl Into<String>) -> ControlErr
     ControlError::new(Code::Invalid, subject, message)
 }
 
-fn check_object_name(kind: &str, name: &str) -> Result<()> {
+pub(crate) fn check_object_name(kind: &str, name: &str) -> Result<()> {
     let legal = name.len() <= 128
         && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));

@@ -31,6 +31,7 @@ pub(super) fn endpoint_request(network: &str, arguments: &EndpointArguments) -> 
         },
         aliases: arguments.alias.clone(),
         vips: services(arguments.vip, &arguments.alias)?,
+        ..EndpointCreate::default()
     })
 }
 

@@ -1,5 +1,7 @@
 //! `weft config`: from what is to what is desired, step by step; a step that fails takes those before it back.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use weft_control::{
     ControlError, Endpoint, Result, Sandbox,
@@ -131,6 +133,11 @@ fn again(endpoint: &Endpoint, network: &str) -> EndpointCreate {
         horizon: endpoint.horizon,
         guard: Some(endpoint.guard),
         aliases: endpoint.aliases.clone(),
+        link: endpoint.link.clone(),
+        link_local: endpoint.link_local.clone(),
+        gw_priority: endpoint.gw_priority,
+        sysctls: endpoint.sysctls.clone(),
+        options: BTreeMap::new(),
         vips: endpoint.vips.clone(),
     }
 }

@@ -83,10 +83,11 @@ impl Inner {
             ifname: endpoint.ifname.clone(),
             mac: endpoint.mac.parse::<Mac>().ok().map(|mac| mac.0),
             mtu: endpoint.mtu,
-            addresses: endpoint.addresses.clone(),
+            addresses: endpoint.addresses.iter().copied().chain(endpoint.link_local.iter().filter_map(|ip| IpNetwork::new(*ip, if ip.is_ipv4() { 16 } else { 64 }).ok())).collect(),
             gateways: endpoint.gateways.clone(),
             persistent: true,
             peer_name: endpoint.peer_name(),
+            sysctls: endpoint.sysctls.iter().filter_map(|word| weft_control::sysctl::file(word, &endpoint.ifname)).collect(),
         };
         // A device of that name would be taken over instead of made.
         if let Ok(index) = netns.run(|| Links::open()?.index_of(&endpoint.ifname)) {
@@ -149,7 +150,7 @@ impl Inner {
         let own = self.model.networks.get(&endpoint.network).zip(station(endpoint)).and_then(|(network, mac)| autoconfigured(network, mac));
         endpoint.guard.then(|| Guard {
             macs: station(endpoint).into_iter().collect(),
-            ips: endpoint.addresses.iter().map(IpNetwork::ip).chain(own.map(IpAddr::V6)).collect(),
+            ips: endpoint.addresses.iter().map(IpNetwork::ip).chain(endpoint.link_local.iter().copied()).chain(own.map(IpAddr::V6)).collect(),
             no_router: true,
         })
     }
@@ -165,6 +166,18 @@ impl Inner {
         self.delete_device(endpoint, netns);
         if let Some(sandbox) = sandbox {
             self.event("port detach", json!({ "port": port_name(sandbox, endpoint) }));
+        }
+    }
+
+    /// Default routes of a sandbox that go another way than before.
+    pub(crate) fn reroute(&self, before: &Sandbox, netns: Option<&Netns>) {
+        let (Ok(now), Some(netns)) = (self.model.sandbox(&before.id), netns) else { return };
+        for endpoint in &now.endpoints {
+            let had = before.endpoints.iter().find(|other| other.id == endpoint.id).map_or(&[][..], |other| &other.gateways);
+            let new: Vec<IpAddr> = endpoint.gateways.iter().filter(|gateway| !had.contains(gateway)).copied().collect();
+            if !new.is_empty() && let Err(error) = attach::set_gateways(netns, &endpoint.ifname, &new) {
+                tracing::warn!(sandbox = now.name, interface = endpoint.ifname, %error, "no default route");
+            }
         }
     }
 
@@ -308,6 +321,7 @@ impl Inner {
             return Err(error);
         }
         let destination = self.model.sandbox(&to_id)?.clone();
+        self.reroute(&sandbox, Some(&from));
         let port = self.port_id(&moved)?;
         self.set_port(port, PortChange::Name(port_name(&destination, &moved)))?;
         self.reserve(&destination, &moved);
@@ -333,6 +347,7 @@ impl Inner {
             tracing::error!(%error, "cannot note that a device is gone");
         }
         self.close_endpoint(Some(&sandbox), &endpoint, None);
+        self.reroute(&sandbox, self.open_sandbox(&sandbox).ok().flatten().as_ref());
     }
 
     pub(super) fn port_id(&self, endpoint: &Endpoint) -> Result<PortId> {

@@ -1,14 +1,14 @@
 //! After a restart: networks back, running sandboxes re-attached, everything else cleared away.
 
 use netns_setup::{
-    Netns,
+    Netns, Space, kill_left,
     attach::{self, Kind},
     process,
 };
 use weft_control::{EndpointKind, Process, Result, Sandbox, api::NetworkCreate};
 
 use super::{
-    engine::UNKNOWN,
+    engine::{UNKNOWN, log_bound},
     runtime::{Inner, new_id, unavailable},
 };
 use crate::output_log::now_ns;
@@ -39,20 +39,25 @@ impl Inner {
             }
             if sandbox.container.is_some() && !(sandbox.process.is_some() && self.is_alive(&sandbox)) {
                 tracing::info!(container = sandbox.name, "ended while we were away");
+                self.end_left(&sandbox);
                 self.container_ended(&sandbox.id, UNKNOWN);
                 continue;
             }
             if self.is_alive(&sandbox) {
-                if sandbox.container.is_some()
-                    && let Err(error) = self.console(&sandbox.id).reopen()
+                if let Some(container) = &sandbox.container
+                    && let Err(error) = self.console(&sandbox.id).reopen(log_bound(container))
                 {
                     tracing::warn!(container = sandbox.name, %error, "its output is not logged");
                 }
                 self.reattach(&sandbox);
                 self.republish(&sandbox);
-                processes.extend(sandbox.process.map(|process| (sandbox.id.clone(), process)));
+                if let Some(process) = sandbox.process {
+                    self.spaces.insert(process.pid, Space::of(process.pid));
+                    processes.push((sandbox.id.clone(), process));
+                }
             } else {
                 tracing::info!(sandbox = sandbox.name, "gone while we were away");
+                self.end_left(&sandbox);
                 drop(self.remove_sandbox(&sandbox.id, true));
             }
         }
@@ -62,9 +67,18 @@ impl Inner {
         Ok(processes)
     }
 
+    /// What a sandbox of ours left behind ends as late as this.
+    fn end_left(&self, sandbox: &Sandbox) {
+        let netns = self.open_sandbox(sandbox).ok().flatten().filter(|netns| sandbox.is_ours() && netns.identity().ok() == sandbox.identity);
+        if let Some(netns) = netns {
+            let others: Vec<Space> = self.model.sandboxes.values().filter(|other| other.id != sandbox.id).filter_map(|other| other.process).map(|process| Space::of(process.pid)).collect();
+            kill_left(&netns, &others);
+        }
+    }
+
     /// Its namespace is the one it was, and its process (if it had one) still runs.
     pub(crate) fn is_alive(&self, sandbox: &Sandbox) -> bool {
-        if sandbox.process.is_some_and(|process| process::start_time(process.pid) != Some(process.start)) {
+        if sandbox.process.is_some_and(|process| !process::is_running(process.pid, process.start)) {
             return false;
         }
         match self.open_sandbox(sandbox) {

@@ -13,7 +13,7 @@ use std::{
 
 use dataplane::{BridgeConfig, Command, L2Mode, Reply, VipConfig};
 use netns_setup::{
-    NamespaceDir, Netns,
+    NamespaceDir, Netns, Space,
     process::{self, CommandSpec, Streams},
 };
 use packet::{NetworkId, PortId};
@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) events: broadcast::Sender<Value>,
     /// Streams of containers.
     pub(crate) consoles: Consoles,
+    /// What runs in sandboxes, by their first process; taken while that runs, as nothing tells afterwards.
+    pub(super) spaces: BTreeMap<i32, Space>,
 }
 
 pub(crate) fn unavailable(error: impl std::fmt::Display) -> ControlError {
@@ -120,6 +122,7 @@ impl Runtime {
             resolving: Names::new(dns),
             events: events.clone(),
             consoles: Consoles::default(),
+            spaces: BTreeMap::new(),
         };
         let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch, execs: Arc::default(), history: Arc::default() };
         this.lock().start_uplink(uplink).map_err(|error| error.to_string())?;
@@ -377,6 +380,7 @@ impl Inner {
         let id = self.model.sandbox(reference)?.id.clone();
         let start = process::start_time(pid).ok_or_else(|| ControlError::new(Code::NotFound, pid.to_string(), format!("no process {pid}")))?;
         let process = Process { pid, start };
+        self.spaces.insert(pid, Space::of(pid));
         let mut model = self.model.clone();
         if let Some(sandbox) = model.sandboxes.get_mut(&id) {
             sandbox.process = Some(process);
@@ -487,8 +491,10 @@ impl Inner {
         let netns = self.open_sandbox(&sandbox)?;
         let mut model = self.model.clone();
         let endpoint = self.add_endpoint(&mut model, &sandbox.id, request, netns.as_ref())?;
+        let after = model.sandbox(&sandbox.id)?.clone();
         if let Err(error) = self.commit(model) {
             self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
+            self.reroute(&after, netns.as_ref());
             return Err(error);
         }
         self.event("network connect", json!({ "network": self.network_name_of(&endpoint.network), "id": endpoint.network, "sandbox": sandbox.name, "sandbox_id": sandbox.id, "port": port_name(&sandbox, &endpoint) }));
@@ -510,6 +516,7 @@ impl Inner {
         self.commit(model)?;
         let netns = self.open_sandbox(&sandbox).ok().flatten();
         self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
+        self.reroute(&sandbox, netns.as_ref());
         self.event("network disconnect", json!({ "network": self.network_name_of(&network_id), "id": network_id, "sandbox": sandbox.name, "sandbox_id": sandbox.id, "port": port_name(&sandbox, &endpoint) }));
         Ok(sandbox)
     }

@@ -144,6 +144,7 @@ impl Inner {
             gateways: Vec::new(),
             persistent: false,
             peer_name: format!("wu{}", std::process::id()),
+            sysctls: Vec::new(),
         };
         let side = self.switch_side()?;
         attach::attach(host, &side, &spec).map_err(|error| no_device(link, &error))

@@ -266,6 +266,7 @@ fn endpoints(node: &Node<'_>) -> Result<Vec<EndpointCreate>> {
             ifname,
             aliases: how.texts("aliases")?,
             vips,
+            gw_priority: i32::try_from(rank.0).map_err(|_| how.get("gw_priority").wrong("want 32 bits"))?,
             ..EndpointCreate::default()
         };
         ranked.push((rank, endpoint));

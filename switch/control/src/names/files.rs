@@ -99,7 +99,7 @@ fn hosts(model: &Model, sandbox: &Sandbox, own: &str, host: &Surroundings) -> St
             line(address, &[&added.name]);
         }
     }
-    for link in &sandbox.names.link {
+    for link in sandbox.names.link.iter().chain(sandbox.endpoints.iter().flat_map(|endpoint| &endpoint.link)) {
         let Ok(other) = model.sandbox(&link.sandbox) else { continue };
         for address in shared(sandbox, other) {
             line(address, &[&link.alias, other.hostname.as_deref().unwrap_or(&other.name), &other.name]);

@@ -1,6 +1,6 @@
 //! What is done with containers.
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use axum::{
     Json,
@@ -16,16 +16,15 @@ use tokio::{sync::mpsc, task};
 use weft_control::{
     Code, Container, NetnsTarget, Sandbox,
     api::SandboxCreate,
-    container::{Config, HostConfig},
+    docker::{self, Filters},
 };
 
 use super::{
     inspect::shown,
-    lifecycle::{Started, root_of},
+    lifecycle::{Started, binds_of, root_of},
     locked,
-    networks::wanted,
     stream::{View, header, hijack},
-    types::{Failure, Filters, Result, bad, broken, conflict, not_found, read, refuse_others, time_ns, value},
+    types::{Failure, Result, bad, broken, conflict, not_found, time_ns},
 };
 use crate::{
     control::{
@@ -55,85 +54,15 @@ pub(super) struct Naming {
     name: String,
 }
 
-const CONFIG_FIELDS: &[&str] = &[
-    "Hostname", "AttachStdin", "AttachStdout", "AttachStderr", "ExposedPorts", "Tty", "OpenStdin", "StdinOnce", "Env", "Cmd", "Image", "WorkingDir", "Entrypoint", "Labels", "HostConfig", "NetworkingConfig", "MacAddress",
-    "ArgsEscaped", "OnBuild",
-];
-
-/// A container of the host's files has the host's rights, so that Privileged and CapAdd ask for what is.
-const HOST_FIELDS: &[&str] = &[
-    "NetworkMode", "PortBindings", "PublishAllPorts", "AutoRemove", "ExtraHosts", "Dns", "DnsSearch", "DnsOptions", "RestartPolicy", "ConsoleSize", "Privileged", "CapAdd", "ContainerIDFile",
-];
-
 pub(super) async fn create(State(runtime): State<Runtime>, Query(Naming { name }): Query<Naming>, body: Bytes) -> Result<Response> {
-    let container = definition(value(&body)?)?;
+    let body = docker::value(&body)?;
+    // Before all else: clients go and pull an image that is not there.
+    let root = body["Image"].as_str().map_or(Ok(None), root_of)?;
+    let container = docker::definition(body)?;
+    binds_of(&container, root.as_deref())?;
     let name = name.strip_prefix('/').unwrap_or(&name).to_owned();
     let id = locked(runtime, move |inner| create_container(inner, Some(name).filter(|name| !name.is_empty()), container)).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id, "Warnings": [] }))).into_response())
-}
-
-/// A container as it was asked for, checked as far as that goes before it starts.
-fn definition(mut body: Value) -> Result<Container> {
-    refuse_others("", &body, CONFIG_FIELDS)?;
-    if let Some(volume) = body["Volumes"].as_object().and_then(|volumes| volumes.keys().next()) {
-        return Err(bad(format!("weft does not support volumes ({volume}): a container of image host sees the host's files")));
-    }
-    let (host, networking, mac) = (body["HostConfig"].take(), body["NetworkingConfig"].take(), body["MacAddress"].take());
-    refuse_others("HostConfig.", &host, HOST_FIELDS)?;
-    refuse_others("NetworkingConfig.", &networking, &["EndpointsConfig"])?;
-    for shell_form in ["Cmd", "Entrypoint"] {
-        if body[shell_form].is_string() {
-            body[shell_form] = json!([body[shell_form].take()]);
-        }
-    }
-    let object = |value: Value| if value.is_null() { json!({}) } else { value };
-    for key in ["HostConfig", "NetworkingConfig", "MacAddress", "Volumes"] {
-        body.as_object_mut().map(|fields| fields.remove(key));
-    }
-    let config: Config = read(body)?;
-    let mut host: HostConfig = read(object(host))?;
-    root_of(&config.image)?;
-    match host.restart_policy.name.as_str() {
-        "" | "no" => {}
-        "always" | "unless-stopped" | "on-failure" if !host.auto_remove => {}
-        "always" | "unless-stopped" | "on-failure" => return Err(bad("can't create 'AutoRemove' container with restart policy")),
-        other => return Err(bad(format!("invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"))),
-    }
-    if matches!(host.network_mode.as_str(), "" | "default") {
-        host.network_mode = "bridge".into();
-    }
-    let mode = host.network_mode.as_str();
-    if mode.starts_with("container:") {
-        if !config.hostname.is_empty() {
-            return Err(bad("conflicting options: hostname and the network mode"));
-        }
-        if !host.port_bindings.is_empty() || host.publish_all_ports {
-            return Err(bad("conflicting options: port publishing and the container type network mode"));
-        }
-    }
-    let configs: BTreeMap<String, Value> = read(object(networking["EndpointsConfig"].clone()))?;
-    let mut networks = wanted(mode, configs)?;
-    if let (Some(mac), Some(first)) = (mac.as_str().filter(|mac| !mac.is_empty()), networks.first_mut()) {
-        first.mac.get_or_insert_with(|| mac.to_owned());
-    }
-    let about_names = [&host.dns, &host.dns_search, &host.dns_options, &host.extra_hosts];
-    if (mode == "host" || mode.starts_with("container:")) && about_names.iter().any(|words| !words.is_empty()) {
-        return Err(bad(format!("conflicting options: Dns and ExtraHosts with network mode {mode}: such a container has the /etc of another")));
-    }
-    // Docker discards what cannot be published, with the host's network.
-    if matches!(mode, "host" | "none") {
-        host.port_bindings.clear();
-        host.publish_all_ports = false;
-    }
-    let container = Container { config, host, networks, ..Container::default() };
-    if container.command().is_empty() {
-        return Err(bad("no command specified: the image host has no default, e.g. use `docker run host sh`"));
-    }
-    if let Some(word) = container.config.env.iter().find(|word| word.starts_with('=') || word.contains('\0')) {
-        return Err(bad(format!("invalid environment variable: {word:?}")));
-    }
-    container.publish()?;
-    Ok(container)
 }
 
 pub(super) fn create_container(inner: &mut Inner, name: Option<String>, container: Container) -> Result<String> {
@@ -143,7 +72,13 @@ pub(super) fn create_container(inner: &mut Inner, name: Option<String>, containe
             other.name, other.id
         )));
     }
-    let mut model = inner.model.clone();
+    for link in container.networks.iter().flat_map(|network| &network.link) {
+        find(inner, &link.sandbox).map_err(|_| bad(format!("could not get container for {0}: No such container: {0}", link.sandbox)))?;
+    }
+    let (mut model, id) = (inner.model.clone(), new_id()?);
+    // Docker's: the beginning of the id, unless it has the host name of another.
+    let own = !(container.host.network_mode == "host" || container.host.network_mode.starts_with("container:"));
+    let hostname = Some(container.config.hostname.clone()).filter(|name| !name.is_empty()).or_else(|| own.then(|| id[..12].to_owned()));
     let pairs = container.config.env.iter().filter_map(|word| word.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));
     let request = SandboxCreate {
         name,
@@ -151,7 +86,7 @@ pub(super) fn create_container(inner: &mut Inner, name: Option<String>, containe
         endpoints: Vec::new(),
         command: container.command(),
         env: pairs.collect(),
-        hostname: Some(container.config.hostname.clone()).filter(|name| !name.is_empty()),
+        hostname: hostname.clone(),
         publish: Vec::new(),
         auto_remove: container.host.auto_remove,
         dns: container.host.dns.iter().map(|text| text.parse().map_err(|_| bad(format!("invalid DNS server {text:?}: want an address")))).collect::<Result<_>>()?,
@@ -160,10 +95,11 @@ pub(super) fn create_container(inner: &mut Inner, name: Option<String>, containe
         add_host: container.host.extra_hosts.clone(),
         link: Vec::new(),
     };
-    let id = model.create_sandbox(&request, new_id()?)?;
+    let id = model.create_sandbox(&request, id)?;
     Inner::check_names(model.sandbox(&id)?)?;
     if let Some(sandbox) = model.sandboxes.get_mut(&id) {
         sandbox.container = Some(container);
+        sandbox.hostname = hostname;
         sandbox.created_ns = now_ns();
     }
     inner.console(&id).make_log().map_err(broken)?;
@@ -472,7 +408,7 @@ pub(super) async fn attach(State(runtime): State<Runtime>, Path(reference): Path
         let sandbox = find(inner, &reference)?;
         let container = sandbox.container.as_ref().ok_or_else(|| conflict(format!("{} was not made through this API: its streams are its own; see `docker logs`", sandbox.name)))?;
         let (console, config) = (inner.console(&sandbox.id), &container.config);
-        let view = View { follow, stdout, stderr, raw: config.tty, from: if past { 0 } else { console.end_of_log() }, ..View::default() };
+        let view = View { follow, stdout, stderr, raw: config.tty, from_end: !past, attached: true, ..View::default() };
         let input = (stdin && follow && config.open_stdin).then(|| console.feed(config.tty, config.stdin_once)).transpose().map_err(broken)?;
         Ok((console.reader(view).map_err(broken)?, input, config.tty))
     })

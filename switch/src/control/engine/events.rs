@@ -18,7 +18,8 @@ use tokio::{
     task,
 };
 
-use super::types::{Filters, Result, time_ns};
+use super::types::{Result, time_ns};
+use weft_control::docker::Filters;
 use crate::{
     control::{http::Stream, runtime::Runtime},
     output_log::now_ns,

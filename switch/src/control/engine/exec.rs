@@ -18,7 +18,10 @@ use axum::{
 use netns_setup::process::{self, CommandSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use weft_control::NetnsTarget;
+use weft_control::{
+    NetnsTarget,
+    docker::{read, refuse_others, value},
+};
 use tokio::{
     net::unix::pipe,
     sync::{mpsc, watch},
@@ -30,7 +33,7 @@ use super::{
     lifecycle::{cannot_start, directory, environment},
     locked,
     stream::{feed, header, hijack, receive},
-    types::{Result, bad, broken, conflict, not_found, read, refuse_others, value},
+    types::{Result, bad, broken, conflict, not_found},
 };
 use crate::control::{
     runtime::{Inner, Runtime, new_id},

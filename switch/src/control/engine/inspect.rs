@@ -6,13 +6,16 @@ use axum::{
     Json,
     extract::{Path, Query, State},
 };
-use netns_setup::process;
+use netns_setup::{Space, process};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_control::{
     Container, Endpoint, Phase, Sandbox,
-    api::{EndpointCreate, PublishInfo, VIP_OPTION},
+    api::{EndpointCreate, PublishInfo},
     container::{Config, HostConfig},
+    docker::Filters,
+    names::Link,
+    volume::Bind,
 };
 
 use super::{
@@ -20,7 +23,7 @@ use super::{
     locked,
     networks::PREDEFINED,
     system::HOST_IMAGE_ID,
-    types::{Filters, Result, bad, conflict, rfc3339},
+    types::{Result, bad, conflict, rfc3339},
 };
 use crate::{
     control::runtime::{Inner, Runtime},
@@ -114,7 +117,7 @@ fn summary(inner: &Inner, sandbox: &Sandbox, published: &[PublishInfo]) -> Value
         "Status": status(&container),
         "HostConfig": { "NetworkMode": container.host.network_mode },
         "NetworkSettings": { "Networks": networks_of(inner, sandbox, &container) },
-        "Mounts": [],
+        "Mounts": mounts(&container),
     })
 }
 
@@ -168,21 +171,24 @@ fn networks_of(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Map<S
 }
 
 fn network_settings(id: &str, endpoint: Option<&Endpoint>, wanted: Option<&EndpointCreate>, sandbox: &Sandbox) -> Value {
-    let ipam = wanted.filter(|wanted| wanted.ip.is_some() || wanted.ip6.is_some()).map(|wanted| {
-        let fields = [("IPv4Address", wanted.ip.map(|ip| ip.to_string())), ("IPv6Address", wanted.ip6.map(|ip| ip.to_string()))];
+    let ipam = wanted.filter(|wanted| wanted.ip.is_some() || wanted.ip6.is_some() || !wanted.link_local.is_empty()).map(|wanted| {
+        let link_local = (!wanted.link_local.is_empty()).then(|| json!(wanted.link_local));
+        let fields = [("IPv4Address", wanted.ip.map(|ip| json!(ip))), ("IPv6Address", wanted.ip6.map(|ip| json!(ip))), ("LinkLocalIPs", link_local)];
         fields.into_iter().filter_map(|(key, ip)| Some((key, ip?))).collect::<BTreeMap<_, _>>()
     });
     let at = Addresses::of(endpoint);
+    let links = wanted.map(|wanted| &wanted.link).filter(|links| !links.is_empty());
     let aliases = wanted.map(|wanted| wanted.aliases.clone()).filter(|aliases| !aliases.is_empty());
     let mut names = vec![sandbox.name.clone()];
     names.extend(aliases.iter().flatten().cloned());
     names.push(sandbox.id[..12].to_owned());
     json!({
         "IPAMConfig": ipam,
-        "Links": null,
+        "Links": links,
         "Aliases": aliases,
         "MacAddress": at.mac,
-        "DriverOpts": wanted.filter(|wanted| !wanted.vips.is_empty()).map(|wanted| json!({ VIP_OPTION: wanted.vips.join(",") })),
+        "DriverOpts": wanted.map(|wanted| &wanted.options).filter(|options| !options.is_empty()),
+        "GwPriority": wanted.map_or(0, |wanted| wanted.gw_priority),
         "NetworkID": id,
         "EndpointID": endpoint.map_or("", |endpoint| endpoint.id.as_str()),
         "Gateway": at.gateway,
@@ -233,7 +239,11 @@ fn view(inner: &Inner, sandbox: &Sandbox, published: &[PublishInfo]) -> Value {
     let command = container.command();
     let (program, arguments) = command.split_first().map_or(("", &[][..]), |(program, arguments)| (program.as_str(), arguments));
     let mut shown_config = json!(config);
-    let hostname = if config.hostname.is_empty() { sandbox.id[..12].to_owned() } else { config.hostname.clone() };
+    let hostname = match (config.hostname.as_str(), container.host.network_mode.as_str()) {
+        ("", "host") => nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned()),
+        ("", _) => sandbox.id[..12].to_owned(),
+        (given, _) => given.to_owned(),
+    };
     for (key, value) in [("Hostname", json!(hostname)), ("Domainname", json!("")), ("User", json!("")), ("Volumes", Value::Null)] {
         shown_config[key] = value;
     }
@@ -244,7 +254,11 @@ fn view(inner: &Inner, sandbox: &Sandbox, published: &[PublishInfo]) -> Value {
     if container.host.restart_policy.name.is_empty() {
         host["RestartPolicy"]["Name"] = json!("no");
     }
-    for (key, value) in [("Binds", Value::Null), ("Privileged", json!(false)), ("LogConfig", json!({ "Type": "weft", "Config": {} })), ("IpcMode", json!("host")), ("PidMode", json!("host"))] {
+    if container.host.log_config.kind.is_empty() {
+        host["LogConfig"]["Type"] = json!("json-file");
+    }
+    let links: Vec<String> = container.host.links.iter().filter_map(|link| link.parse::<Link>().ok()).map(|link| format!("/{}:/{}/{}", link.sandbox, sandbox.name, link.alias)).collect();
+    for (key, value) in [("Links", json!(Some(links).filter(|links| !links.is_empty()))), ("Binds", json!(Some(&container.host.binds).filter(|binds| !binds.is_empty()))), ("Privileged", json!(false)), ("IpcMode", json!("host")), ("PidMode", json!("host"))] {
         host[key] = value;
     }
     let log = if sandbox.container.is_some() { inner.dirs.output_of(&sandbox.id) } else { inner.dirs.log_of(&sandbox.id) };
@@ -281,10 +295,15 @@ fn view(inner: &Inner, sandbox: &Sandbox, published: &[PublishInfo]) -> Value {
         "ExecIDs": null,
         "HostConfig": host,
         "GraphDriver": { "Name": "host", "Data": null },
-        "Mounts": [],
+        "Mounts": mounts(&container),
         "Config": shown_config,
         "NetworkSettings": settings(inner, sandbox, &container, published),
     })
+}
+
+fn mounts(container: &Container) -> Vec<Value> {
+    let binds = container.host.binds.iter().filter_map(|bind| bind.parse::<Bind>().ok());
+    binds.map(|bind| json!({ "Type": "bind", "Source": bind.source, "Destination": bind.target, "Mode": if bind.read_only { "ro" } else { "" }, "RW": !bind.read_only, "Propagation": "rprivate" })).collect()
 }
 
 fn settings(inner: &Inner, sandbox: &Sandbox, container: &Container, published: &[PublishInfo]) -> Value {
@@ -332,8 +351,10 @@ pub(super) async fn top(State(runtime): State<Runtime>, Path(reference): Path<St
     locked(runtime, move |inner| {
         let sandbox = find(inner, &reference)?;
         let Some(main) = sandbox.process.filter(|_| !sandbox.is_at_rest()) else { return Err(conflict(format!("container {} is not running", sandbox.id))) };
-        let mut pids: Vec<i32> = execs.sessions(&sandbox.id).into_iter().chain([main.pid]).flat_map(process::of_session).collect();
+        let own = inner.spaces.get(&main.pid).map_or_else(|| process::of_session(main.pid), Space::pids);
+        let mut pids: Vec<i32> = execs.sessions(&sandbox.id).into_iter().flat_map(process::of_session).chain(own).collect();
         pids.sort_unstable();
+        pids.dedup();
         let read = |pid: i32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let row = |pid: i32| {
             let command = read(pid, "cmdline").trim_end_matches('\0').replace('\0', " ");

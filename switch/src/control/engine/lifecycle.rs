@@ -1,20 +1,24 @@
 //! A container's life: its definition goes into a sandbox at start, and the sandbox comes down again
 //! when the process ends, leaving the definition and what became of it.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use netns_setup::process::{self, CommandSpec};
+use netns_setup::process::{self, Bind, CommandSpec};
 use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
 };
 use serde_json::json;
 use tokio::task;
-use weft_control::{Container, NetnsTarget, Phase, Process, Sandbox};
+use weft_control::{Container, NetnsTarget, Phase, Process, Sandbox, container::LOG_BOUND, volume};
 
 use super::{
     containers::find,
-    networks::at_start,
+    networks::{at_start, find as find_network},
     stream::Console,
     system::no_such_image,
     types::{Failure, Result, bad, broken, conflict, forbidden},
@@ -97,20 +101,26 @@ impl Runtime {
         }
     }
 
-    /// The process of a container has ended and been waited for: what it left behind ends too, and the
-    /// last of its output is read.
+    /// The process of a sandbox has ended and been waited for: what it left behind ends too, and of a
+    /// container the last of its output is read.
     pub(crate) async fn wind_up(&self, id: &str, process: Process) {
         let (runtime, id) = (self.clone(), id.to_owned());
         let kill_rest = move || {
-            let console = {
-                let inner = runtime.lock();
-                let is_it = inner.model.sandboxes.get(&id).is_some_and(|sandbox| sandbox.container.is_some() && sandbox.process == Some(process));
-                is_it.then(|| inner.console(&id))
-            };
-            for pid in runtime.execs.sessions(&id).into_iter().chain([process.pid]).flat_map(process::of_session).filter(|_| console.is_some()) {
+            let space = runtime.lock().spaces.remove(&process.pid);
+            if let Some(space) = space {
+                space.kill();
+            }
+            let inner = runtime.lock();
+            let is_it = inner.model.sandboxes.get(&id).is_some_and(|sandbox| sandbox.container.is_some() && sandbox.process == Some(process));
+            if !is_it {
+                return None;
+            }
+            let console = inner.console(&id);
+            drop(inner);
+            for pid in runtime.execs.sessions(&id).into_iter().flat_map(process::of_session) {
                 signal::kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
             }
-            console
+            Some(console)
         };
         if let Ok(Some(console)) = task::spawn_blocking(kill_rest).await {
             console.drain().await;
@@ -127,6 +137,10 @@ impl Inner {
         let id = &sandbox.id;
         let Some(container) = sandbox.container.clone() else { return Err(broken("not a container")) };
         let publish = container.publish()?;
+        self.check_links(sandbox, &container)?;
+        if let Some(wanted) = container.networks.iter().find(|wanted| self.model.network(&wanted.network).is_err() && self.model.config(&wanted.network).is_some()) {
+            return Err(forbidden(format!("cannot create endpoint on configuration-only network {}", wanted.network)));
+        }
         let (netns, hostname) = self.netns_of(&container, sandbox)?;
         let mut model = self.model.clone();
         if let Some(stored) = model.sandboxes.get_mut(id) {
@@ -144,6 +158,21 @@ impl Inner {
         }
         self.tell_networks(id, "network connect");
         started.map_err(|(failure, _)| failure)
+    }
+
+    /// Docker's: whom it is linked to runs already.
+    fn check_links(&self, sandbox: &Sandbox, container: &Container) -> Result<()> {
+        for (network, link) in container.networks.iter().flat_map(|network| network.link.iter().map(move |link| (&network.network, link))) {
+            let other = find(self, &link.sandbox)?;
+            if other.is_at_rest() {
+                return Err(conflict(format!("Cannot link to a non running container: /{} AS /{}/{}", other.name, sandbox.name, link.alias)));
+            }
+            let id = &find_network(self, network)?.id;
+            if !other.endpoints.iter().any(|endpoint| endpoint.network == *id) {
+                return Err(conflict(format!("Cannot link to /{}, as it does not belong to the network {network}", other.name)));
+            }
+        }
+        Ok(())
     }
 
     /// The namespace that its mode means, and the host name in it.
@@ -171,7 +200,7 @@ impl Inner {
         let netns = self.open_sandbox(&sandbox).map_err(|error| other(&error))?.ok_or_else(|| other(&"no namespace to run in"))?;
         let root = root_of(&container.config.image).map_err(|failure| (failure, CANNOT_EXECUTE))?;
         let console = self.console(id);
-        let streams = console.open(container.config.tty, container.config.open_stdin).map_err(|error| other(&error))?;
+        let streams = console.open(container.config.tty, container.config.open_stdin, log_bound(container)).map_err(|error| other(&error))?;
         let spec = CommandSpec {
             command: container.command(),
             environment: environment(container.config.tty, hostname.as_deref(), &container.config.env),
@@ -182,6 +211,7 @@ impl Inner {
             terminal: container.config.tty,
             etc: self.etc_of(&sandbox),
             directory: Some(directory(&container.config.working_dir)),
+            binds: binds_of(container, root.as_deref()).map_err(|failure| (failure, CANNOT_EXECUTE))?,
             root,
             ..CommandSpec::default()
         };
@@ -256,6 +286,27 @@ impl Inner {
     }
 }
 
+/// Bytes of its output that are kept.
+pub(crate) fn log_bound(container: &Container) -> u64 {
+    container.host.log_config.bound().unwrap_or(LOG_BOUND)
+}
+
+/// What it sees of the host in other places. Nothing is made for it, neither outside nor inside.
+pub(super) fn binds_of(container: &Container, root: Option<&Path>) -> Result<Vec<Bind>> {
+    let bind = |text: &String| {
+        let volume::Bind { source, target, read_only } = text.parse()?;
+        let from = Path::new(&source);
+        let hidden = root.unwrap_or(Path::new("/")).join(target.trim_start_matches('/'));
+        let is_directory = from.metadata().map_err(|_| bad(format!("invalid mount config for type \"bind\": bind source path does not exist: {source}")))?.is_dir();
+        match hidden.metadata() {
+            Ok(there) if there.is_dir() == is_directory => Ok(Bind { from: source.into(), to: target.into(), read_only }),
+            Ok(_) => Err(bad(format!("cannot bind {source} to {target}: one is a directory and the other is not"))),
+            Err(_) => Err(bad(format!("cannot bind {source} to {target}: {} does not exist, and weft makes nothing in an image: make it first", hidden.display()))),
+        }
+    };
+    container.host.binds.iter().map(bind).collect()
+}
+
 /// The environment of a process in a container: nothing of the daemon's.
 pub(super) fn environment(tty: bool, hostname: Option<&str>, given: &[String]) -> Vec<(String, String)> {
     let mut words = vec![PATH.to_owned(), "HOME=/root".to_owned()];
@@ -280,7 +331,7 @@ pub(super) fn root_of(image: &str) -> Result<Option<PathBuf>> {
     if !path.starts_with('/') {
         return Err(no_such_image(image));
     }
-    if !std::path::Path::new(path).is_dir() {
+    if !Path::new(path).is_dir() {
         return Err(no_such_image(image));
     }
     if path == "/" { Ok(None) } else { Ok(Some(path.into())) }

@@ -26,10 +26,10 @@ use tokio::task;
 use types::{Failure, Result, bad, broken, not_found};
 
 use super::runtime::{Inner, Runtime};
-pub(crate) use {events::History, exec::Execs, lifecycle::UNKNOWN, stream::Consoles};
+pub(crate) use {events::History, exec::Execs, lifecycle::{UNKNOWN, log_bound}, stream::Consoles};
 
 /// The version spoken, and the oldest that is understood.
-const VERSION: u32 = 47;
+const VERSION: u32 = 48;
 const VERSION_MIN: u32 = 24;
 
 type Engine = TowerToHyperService<Router>;
@@ -107,7 +107,7 @@ fn unversioned(uri: &Uri) -> Result<Option<Uri>> {
 /// Parts of Docker that weft has nothing of.
 fn absent(path: &str) -> Failure {
     const WORDS: [(&str, &str); 9] = [
-        ("volumes", "it has no volumes: a container of image host sees the host's files"),
+        ("volumes", "it has no volumes: bind a directory of the host with -v /HOST:/CONTAINER"),
         ("swarm", "it has no swarm"),
         ("services", "it has no swarm"),
         ("nodes", "it has no swarm"),

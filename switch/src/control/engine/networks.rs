@@ -1,6 +1,6 @@
 //! Networks in Docker's words.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use axum::{
     Json,
@@ -13,17 +13,18 @@ use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_control::{
-    Code, DriverOptions, Network, Sandbox,
-    api::{EndpointCreate, NetworkCreate, VIP_OPTION},
+    Code, ConfigNetwork, Network, Sandbox,
+    api::{EndpointCreate, NetworkCreate},
+    docker::{self, Filters, Leave, NetworkRequest},
 };
 
 use super::{
     containers::find as find_container,
     locked,
-    types::{Failure, Filters, Result, bad, conflict, forbidden, not_found, read, refuse_others, rfc3339, value},
+    types::{Failure, Result, bad, forbidden, not_found, rfc3339},
 };
 use crate::{
-    control::runtime::{Inner, Runtime},
+    control::runtime::{Inner, Runtime, new_id},
     output_log::now_ns,
 };
 
@@ -73,8 +74,9 @@ pub(super) async fn list(State(runtime): State<Runtime>, Query(query): Query<Lis
     locked(runtime, move |inner| {
         let ours = inner.model.networks.values().map(|network| (view(inner, network, false), network.name == "bridge", inner.model.members(&network.id).next().is_some(), network.labels.clone()));
         let modes = PREDEFINED.iter().map(|mode| (predefined_view(inner, mode, false), true, false, BTreeMap::new()));
+        let configs = inner.model.configs.values().map(|config| (config_view(config), false, config_users(inner, config) > 0, config.request.labels.clone()));
         let mut all = Vec::new();
-        for (view, builtin, used, labels) in ours.chain(modes) {
+        for (view, builtin, used, labels) in ours.chain(modes).chain(configs) {
             let text = |key: &str| view[key].as_str().unwrap_or_default().to_owned();
             let wanted = filters.any("name", |word| text("Name").contains(word))
                 && filters.any("id", |word| text("Id").starts_with(word))
@@ -96,6 +98,9 @@ pub(super) async fn inspect(State(runtime): State<Runtime>, Path(reference): Pat
     locked(runtime, move |inner| {
         if let (Err(_), Some(mode)) = (inner.model.network(&reference), predefined(&reference)) {
             return Ok(Json(predefined_view(inner, mode, true)));
+        }
+        if let (Err(_), Some(config)) = (inner.model.network(&reference), inner.model.config(&reference)) {
+            return Ok(Json(config_view(config)));
         }
         Ok(Json(view(inner, find(inner, &reference)?, true)))
     })
@@ -127,6 +132,8 @@ fn view(inner: &Inner, network: &Network, with_members: bool) -> Value {
             ("com.docker.network.bridge.enable_icc", (!network.isolated_default).to_string()),
             ("com.docker.network.bridge.enable_ip_masquerade", network.masquerade.to_string()),
             ("com.docker.network.bridge.host_binding_ipv4", network.host_binding.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string())),
+            // What its clients look for; there is no device of that name.
+            ("com.docker.network.bridge.name", "docker0".to_owned()),
             ("com.docker.network.driver.mtu", network.mtu.to_string()),
         ]);
     }
@@ -149,8 +156,8 @@ fn view(inner: &Inner, network: &Network, with_members: bool) -> Value {
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
-        "Ingress": false,
-        "ConfigFrom": { "Network": "" },
+        "Ingress": network.ingress,
+        "ConfigFrom": { "Network": network.config_from.as_deref().unwrap_or_default() },
         "ConfigOnly": false,
         "Containers": containers,
         "Options": options,
@@ -185,115 +192,77 @@ fn predefined_view(inner: &Inner, mode: &Predefined, with_members: bool) -> Valu
     })
 }
 
+/// A configuration of networks: as it was asked for, with a driver of nothing.
+fn config_view(config: &ConfigNetwork) -> Value {
+    let NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, labels, options, .. } = &config.request;
+    let pool = |subnet: &IpNetwork| {
+        let mut pool = Map::from_iter([("Subnet".to_owned(), json!(subnet.to_string()))]);
+        pool.extend(gateways.iter().find(|gateway| subnet.contains(**gateway)).map(|gateway| ("Gateway".to_owned(), json!(gateway))));
+        pool.extend(ip_range.iter().find(|range| range.is_ipv4() == subnet.is_ipv4()).map(|range| ("IPRange".to_owned(), json!(range.to_string()))));
+        let aux: BTreeMap<_, _> = aux_addresses.iter().filter(|(_, address)| subnet.contains(**address)).collect();
+        pool.extend((!aux.is_empty()).then(|| ("AuxiliaryAddresses".to_owned(), json!(aux))));
+        Value::Object(pool)
+    };
+    json!({
+        "Name": name,
+        "Id": config.id,
+        "Created": rfc3339(config.created_ns),
+        "Scope": "local",
+        "Driver": "null",
+        "EnableIPv4": true,
+        "EnableIPv6": ipv6,
+        "IPAM": { "Driver": if *no_ipam { "null" } else { "default" }, "Options": {}, "Config": subnets.iter().map(pool).collect::<Vec<_>>() },
+        "Internal": false,
+        "Attachable": false,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": true,
+        "Containers": {},
+        "Options": options,
+        "Labels": labels,
+    })
+}
+
+/// Networks that were made from it.
+fn config_users(inner: &Inner, config: &ConfigNetwork) -> usize {
+    inner.model.networks.values().filter(|network| network.config_from.as_ref() == Some(&config.request.name)).count()
+}
+
 fn member(sandbox: &Sandbox, endpoint: &str, mac: &str, addresses: &[IpNetwork]) -> Value {
     let of = |v4: bool| addresses.iter().find(|address| address.is_ipv4() == v4).map(ToString::to_string).unwrap_or_default();
     json!({ "Name": sandbox.name, "EndpointID": endpoint, "MacAddress": mac, "IPv4Address": of(true), "IPv6Address": of(false) })
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct Create {
-    name: String,
-    driver: String,
-    scope: String,
-    internal: bool,
-    attachable: bool,
-    #[serde(rename = "EnableIPv4")]
-    enable_ipv4: Option<bool>,
-    #[serde(rename = "EnableIPv6")]
-    enable_ipv6: bool,
-    #[serde(rename = "IPAM")]
-    ipam: Ipam,
-    options: BTreeMap<String, String>,
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct Ipam {
-    driver: String,
-    config: Vec<PoolConfig>,
-    options: BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct PoolConfig {
-    subnet: String,
-    #[serde(rename = "IPRange")]
-    ip_range: String,
-    gateway: String,
-    auxiliary_addresses: BTreeMap<String, String>,
-}
-
-const CREATE_FIELDS: &[&str] =
-    &["Name", "Driver", "Scope", "Internal", "Attachable", "EnableIPv4", "EnableIPv6", "IPAM", "Options", "Labels", "CheckDuplicate"];
-
 pub(super) async fn create(State(runtime): State<Runtime>, body: Bytes) -> Result<Response> {
-    let body = value(&body)?;
-    refuse_others("", &body, CREATE_FIELDS)?;
-    let request = network_request(read(body)?)?;
-    let network = locked(runtime, move |inner| Ok(inner.create_network(&request)?)).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "Id": network.id, "Warning": "" }))).into_response())
-}
-
-fn network_request(create: Create) -> Result<NetworkCreate> {
-    if !matches!(create.scope.as_str(), "" | "local") {
-        return Err(bad(format!("weft has no networks of scope {:?}: leave --scope out", create.scope)));
-    }
-    if create.enable_ipv4 == Some(false) && create.ipam.driver != "null" {
-        return Err(bad("weft does not support a network without IPv4: use --ipam-driver null for one without addresses"));
-    }
-    let no_ipam = match create.ipam.driver.as_str() {
-        "" | "default" => false,
-        "null" => true,
-        other => return Err(not_found(format!("plugin \"{other}\" not found: there are the IPAM drivers default and null"))),
-    };
-    if let Some((key, _)) = create.ipam.options.first_key_value() {
-        return Err(bad(format!("IPAM option {key} is not supported")));
-    }
-    let mut request = NetworkCreate {
-        name: create.name,
-        driver: Some(create.driver).filter(|driver| !driver.is_empty() && driver != "default"),
-        internal: create.internal,
-        no_ipam,
-        ipv6: create.enable_ipv6,
-        labels: create.labels,
-        attachable: create.attachable,
-        ..NetworkCreate::default()
-    };
-    for pool in &create.ipam.config {
-        if pool.subnet.is_empty() && !(pool.gateway.is_empty() && pool.ip_range.is_empty() && pool.auxiliary_addresses.is_empty()) {
-            return Err(bad("invalid subnet: a gateway, range or auxiliary address needs its subnet"));
-        }
-        let network = |text: &str, what: &str| text.parse::<IpNetwork>().map_err(|_| bad(format!("invalid {what} {text:?}: want ADDRESS/BITS")));
-        let address = |text: &str, what: &str| text.parse::<IpAddr>().map_err(|_| bad(format!("invalid {what} {text:?}: want an address")));
-        if !pool.subnet.is_empty() {
-            request.subnets.push(network(&pool.subnet, "subnet")?);
-        }
-        if !pool.gateway.is_empty() {
-            request.gateways.push(address(&pool.gateway, "gateway")?);
-        }
-        if !pool.ip_range.is_empty() {
-            if request.ip_range.is_some() {
-                return Err(bad("weft supports one IPRange per network"));
+    let request = docker::network_request(docker::value(&body)?)?;
+    let id = locked(runtime, move |inner| match request {
+        NetworkRequest::Network(request) => {
+            if let Some(mode) = PREDEFINED.iter().find(|mode| request.driver.as_deref() == Some(mode.driver)) {
+                return Err(forbidden(format!("only one instance of {:?} network is allowed", mode.driver)));
             }
-            request.ip_range = Some(network(&pool.ip_range, "ip-range")?);
+            Ok(inner.create_network(&request)?.id)
         }
-        for (label, text) in &pool.auxiliary_addresses {
-            request.aux_addresses.insert(label.clone(), address(text, "auxiliary address")?);
+        NetworkRequest::Config(request) => {
+            let (mut model, id) = (inner.model.clone(), new_id()?);
+            model.create_config(request, id.clone(), now_ns())?;
+            inner.commit(model)?;
+            Ok(id)
         }
-    }
-    let options: BTreeMap<_, _> = create.options.into_iter().filter(|(key, _)| key != "com.docker.network.enable_ipv6").collect();
-    DriverOptions::parse(&options)?.apply(&mut request);
-    request.options = options;
-    Ok(request)
+    })
+    .await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": id, "Warning": "" }))).into_response())
 }
 
 pub(super) async fn remove(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Result<StatusCode> {
     locked(runtime, move |inner| {
         if predefined(&reference).is_some() && inner.model.network(&reference).is_err() {
             return Err(forbidden(format!("{reference} is a pre-defined network and cannot be removed")));
+        }
+        if inner.model.network(&reference).is_err() && inner.model.config(&reference).is_some() {
+            let mut model = inner.model.clone();
+            model.remove_config(&reference).map_err(|error| forbidden(error.to_string()))?;
+            inner.commit(model)?;
+            return Ok(StatusCode::NO_CONTENT);
         }
         let network = find(inner, &reference)?;
         if network.name == "bridge" {
@@ -351,23 +320,17 @@ fn duration_ago(text: &str) -> Result<u64> {
     if digits.is_empty() { Ok(now_ns().saturating_sub(total.saturating_mul(1_000_000_000))) } else { Err(wrong()) }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct Membership {
-    container: String,
-    endpoint_config: Value,
-}
-
 pub(super) async fn connect(State(runtime): State<Runtime>, Path(reference): Path<String>, body: Bytes) -> Result<StatusCode> {
-    let body = value(&body)?;
-    refuse_others("", &body, &["Container", "EndpointConfig"])?;
-    let Membership { container, endpoint_config } = read(body)?;
+    let (container, endpoint) = docker::membership(&reference, docker::value(&body)?)?;
     locked(runtime, move |inner| {
         swapped(inner, "connect", &reference, &container)?;
+        if inner.model.network(&reference).is_err() && inner.model.config(&reference).is_some() {
+            return Err(forbidden(format!("cannot create endpoint on configuration-only network {reference}")));
+        }
         let sandbox = find_container(inner, &container)?.clone();
         check_mode(&sandbox, &reference)?;
         let network = find(inner, &reference)?.clone();
-        let endpoint = endpoint_request(&network.name, endpoint_config)?;
+        let endpoint = EndpointCreate { network: network.name.clone(), ..endpoint };
         join(inner, &sandbox, &network, endpoint)?;
         Ok(StatusCode::OK)
     })
@@ -393,7 +356,7 @@ fn join(inner: &mut Inner, sandbox: &Sandbox, network: &Network, endpoint: Endpo
         return Err(forbidden(format!("endpoint with name {} already exists in network {}", sandbox.name, network.name)));
     }
     if !sandbox.is_at_rest() {
-        inner.connect(&sandbox.id, &endpoint)?;
+        inner.connect(&sandbox.id, &endpoint).map_err(at_start)?;
     }
     let mut model = inner.model.clone();
     if let Some(container) = model.sandboxes.get_mut(&sandbox.id).and_then(|sandbox| sandbox.container.as_mut()) {
@@ -403,16 +366,8 @@ fn join(inner: &mut Inner, sandbox: &Sandbox, network: &Network, endpoint: Endpo
     Ok(())
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct Leave {
-    container: String,
-}
-
 pub(super) async fn disconnect(State(runtime): State<Runtime>, Path(reference): Path<String>, body: Bytes) -> Result<StatusCode> {
-    let body = value(&body)?;
-    refuse_others("", &body, &["Container", "Force"])?;
-    let Leave { container } = read(body)?;
+    let Leave { container } = Leave::parse(docker::value(&body)?)?;
     locked(runtime, move |inner| {
         swapped(inner, "disconnect", &reference, &container)?;
         let sandbox = find_container(inner, &container)?.clone();
@@ -446,57 +401,9 @@ fn swapped(inner: &Inner, verb: &str, network: &str, container: &str) -> Result<
     Ok(())
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct EndpointConfig {
-    #[serde(rename = "IPAMConfig")]
-    ipam: IpamConfig,
-    aliases: Vec<String>,
-    mac_address: String,
-    driver_opts: BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct IpamConfig {
-    #[serde(rename = "IPv4Address")]
-    v4: String,
-    #[serde(rename = "IPv6Address")]
-    v6: String,
-    #[serde(rename = "LinkLocalIPs")]
-    link_local: Vec<String>,
-}
-
-/// What of an endpoint's JSON is an answer only; clients send it back as it was.
-const ENDPOINT_FIELDS: &[&str] = &[
-    "IPAMConfig", "Aliases", "MacAddress", "DriverOpts", "NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "DNSNames",
-];
-
-const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
-
-/// An `EndpointConfig` as ours.
-pub(super) fn endpoint_request(network: &str, config: Value) -> Result<EndpointCreate> {
-    let config = if config.is_null() { json!({}) } else { config };
-    refuse_others("EndpointConfig.", &config, ENDPOINT_FIELDS)?;
-    let config: EndpointConfig = read(config)?;
-    if let Some(address) = config.ipam.link_local.first() {
-        return Err(bad(format!("weft does not support EndpointConfig.IPAMConfig.LinkLocalIPs ({address}): leave it out")));
-    }
-    let mut endpoint = EndpointCreate { network: network.into(), aliases: config.aliases, mac: Some(config.mac_address).filter(|mac| !mac.is_empty()), ..EndpointCreate::default() };
-    if !config.ipam.v4.is_empty() {
-        endpoint.ip = Some(config.ipam.v4.parse().map_err(|_| bad(format!("invalid IPv4 address: {}", config.ipam.v4)))?);
-    }
-    if !config.ipam.v6.is_empty() {
-        endpoint.ip6 = Some(config.ipam.v6.parse().map_err(|_| bad(format!("invalid IPv6 address: {}", config.ipam.v6)))?);
-    }
-    for (key, value) in config.driver_opts {
-        match key.as_str() {
-            IFNAME_OPTION => endpoint.ifname = Some(value),
-            VIP_OPTION => endpoint.vips = value.split(',').map(|name| name.trim().to_owned()).collect(),
-            _ => return Err(bad(format!("endpoint option {key} is not supported: there are {IFNAME_OPTION} and {VIP_OPTION}"))),
-        }
-    }
-    Ok(endpoint)
+/// A pool is used up: Docker's words, and ours.
+fn no_address(error: &weft_control::ControlError) -> Failure {
+    super::types::broken(format!("no available addresses on this network's address pools: {}: {error}", error.subject))
 }
 
 /// Docker reserves the status of a full pool or a taken address at start for "cannot": not ours to use.
@@ -504,23 +411,8 @@ pub(super) fn at_start(error: weft_control::ControlError) -> Failure {
     match error.code {
         Code::NotFound => not_found(error.message.replace("no such network: ", "network ") + if error.message.starts_with("no such network") { " not found" } else { "" }),
         Code::Conflict if error.message.starts_with("Bind for") => super::types::broken(format!("driver failed programming external connectivity: {error}")),
+        Code::Exhausted => no_address(&error),
         Code::Conflict if error.message.starts_with("address") => forbidden(format!("Address already in use: {error}")),
         _ => error.into(),
     }
-}
-
-/// The networks of a new container: its mode's, and others by name.
-pub(super) fn wanted(mode: &str, configs: BTreeMap<String, Value>) -> Result<Vec<EndpointCreate>> {
-    let mut configs = configs;
-    if matches!(mode, "host" | "none") || mode.starts_with("container:") {
-        // There is no endpoint that any of it could be about.
-        refuse_others("EndpointConfig.", &configs.remove(mode).unwrap_or_default(), &[])?;
-        return match configs.first_key_value() {
-            Some((name, _)) => Err(conflict(format!("conflicting options: network mode {mode} and network {name}"))),
-            None => Ok(Vec::new()),
-        };
-    }
-    let first = configs.remove(mode).or_else(|| (mode == "bridge").then(|| configs.remove("default")).flatten()).unwrap_or(Value::Null);
-    let rest = configs.into_iter().map(|(name, config)| endpoint_request(&name, config));
-    std::iter::once(endpoint_request(mode, first)).chain(rest).collect()
 }

@@ -1,8 +1,9 @@
 //! A container's streams.
 //!
 //! Output goes by way of a FIFO (or a terminal) into the log, and whoever is attached or follows reads
-//! the log: nobody's slowness holds the container up or loses a line. The container holds its FIFOs open
-//! both ways, so that it neither ends nor blocks at once when the daemon does; the next one reads on.
+//! the log. The log is bounded: a container that writes more waits for who is attached and has not read it
+//! yet; who only follows then misses some. The container holds its FIFOs open both ways, so that it neither
+//! ends nor blocks at once when the daemon does; the next one reads on.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,11 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -34,11 +39,16 @@ use tokio::{
     task::{self, JoinHandle},
 };
 
-use crate::{control::http::Stream as ChannelBody, output_log::{Entry, LogReader, LogWriter}};
+use crate::{
+    control::http::Stream as ChannelBody,
+    output_log::{self, Entry, LogReader, LogWriter},
+};
 
 /// Most that is still read of a container whose process has ended.
 const LAST_WORDS: usize = 1 << 20;
 const BUFFER: usize = 64 * 1024;
+/// After the end of a container: for how long nothing is written while who is attached reads nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far a container has come, for those who wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +75,17 @@ struct Streams {
     input: Option<Input>,
     captures: Vec<JoinHandle<()>>,
     stop: Option<watch::Sender<bool>>,
+    /// Where those are who must not miss anything.
+    attached: Vec<Weak<Position>>,
+}
+
+/// How far a reader has come.
+#[derive(Default)]
+struct Position {
+    /// The file of the log, as its writer counts them.
+    file: AtomicU64,
+    /// Grows with all that is read.
+    moved: AtomicU64,
 }
 
 /// What a container reads from. It is there before the container is: clients attach first.
@@ -98,10 +119,12 @@ impl Consoles {
         let gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         if let Some(console) = gone {
             console.progress.send_modify(|progress| progress.removed = true);
+            console.streams().writer = None;
             for name in ["1", "2"] {
                 drop(std::fs::remove_file(console.fifo(name)));
             }
             drop(std::fs::remove_file(&console.log));
+            drop(std::fs::remove_file(output_log::older(&console.log)));
         }
     }
 }
@@ -109,7 +132,7 @@ impl Consoles {
 impl Console {
     /// Makes the log, so that it can be followed before anything is in it.
     pub(crate) fn make_log(&self) -> io::Result<()> {
-        LogWriter::open(&self.log).map(drop)
+        LogWriter::open(&self.log, 0, 0).map(drop)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
@@ -125,9 +148,9 @@ impl Console {
     }
 
     /// Standard streams for a process about to start; what it writes is logged from here on.
-    pub(crate) fn open(self: &Arc<Self>, tty: bool, open_stdin: bool) -> io::Result<[OwnedFd; 3]> {
+    pub(crate) fn open(self: &Arc<Self>, tty: bool, open_stdin: bool, bound: u64) -> io::Result<[OwnedFd; 3]> {
         if tty {
-            return self.open_terminal();
+            return self.open_terminal(bound);
         }
         let input = if open_stdin {
             match self.streams().input(false)? {
@@ -137,7 +160,7 @@ impl Console {
         } else {
             File::open("/dev/null")?.into()
         };
-        let stop = self.begin()?;
+        let stop = self.begin(bound)?;
         let mut outputs = Vec::new();
         for (stream, name) in [(1, "1"), (2, "2")] {
             let path = self.fifo(name);
@@ -150,19 +173,19 @@ impl Console {
         Ok([input, output, errors])
     }
 
-    fn open_terminal(self: &Arc<Self>) -> io::Result<[OwnedFd; 3]> {
+    fn open_terminal(self: &Arc<Self>, bound: u64) -> io::Result<[OwnedFd; 3]> {
         let (ours, theirs) = match self.streams().input(true)? {
             Input::Terminal { ours, theirs } => (ours.try_clone()?, theirs.take().ok_or_else(|| io::Error::other("the terminal is in use"))?),
             Input::Pipe { .. } => return Err(io::Error::other("the container has no terminal")),
         };
-        let stop = self.begin()?;
+        let stop = self.begin(bound)?;
         self.capture(1, pipe::Receiver::from_owned_fd_unchecked(nonblocking(ours)?)?, &stop)?;
         Ok([theirs.try_clone()?, theirs.try_clone()?, theirs])
     }
 
     /// After a restart of the daemon: reads on where its predecessor stopped.
-    pub(crate) fn reopen(self: &Arc<Self>) -> io::Result<()> {
-        let stop = self.begin()?;
+    pub(crate) fn reopen(self: &Arc<Self>, bound: u64) -> io::Result<()> {
+        let stop = self.begin(bound)?;
         for (stream, name) in [(1, "1"), (2, "2")] {
             let path = self.fifo(name);
             if path.exists() {
@@ -172,11 +195,13 @@ impl Console {
         Ok(())
     }
 
-    fn begin(&self) -> io::Result<watch::Sender<bool>> {
+    fn begin(&self, bound: u64) -> io::Result<watch::Sender<bool>> {
         let stop = watch::Sender::new(false);
-        let writer = LogWriter::open(&self.log)?;
-        self.progress.send_modify(|progress| progress.logged = writer.length());
         let mut streams = self.streams();
+        // Counted from one, so that there is one before the first.
+        let number = streams.writer.as_ref().map_or(1, |writer| writer.number);
+        let writer = LogWriter::open(&self.log, bound, number)?;
+        self.progress.send_modify(|progress| progress.logged = writer.length());
         streams.writer = Some(writer);
         streams.stop = Some(stop.clone());
         streams.captures.clear();
@@ -198,7 +223,14 @@ impl Console {
                     // Nobody writes any more; of a terminal that is an error.
                     Ok(0) | Err(_) => break,
                     Ok(length) => {
-                        console.log(stream, &buffer[..length]);
+                        let mut rest = &buffer[..length];
+                        while !rest.is_empty() {
+                            let used = console.log(stream, rest);
+                            if used == 0 {
+                                console.turn(&stopped).await;
+                            }
+                            rest = &rest[used..];
+                        }
                         if is_stopped {
                             left = left.saturating_sub(length);
                         }
@@ -212,14 +244,48 @@ impl Console {
         Ok(())
     }
 
-    fn log(&self, stream: u8, bytes: &[u8]) {
+    /// Logs some of it, and tells how much; nothing when the log has to turn first.
+    fn log(&self, stream: u8, bytes: &[u8]) -> usize {
         let mut streams = self.streams();
-        let Some(writer) = &mut streams.writer else { return };
-        if let Err(error) = writer.append(stream, bytes) {
+        let Some(writer) = &mut streams.writer else { return bytes.len() };
+        let used = writer.append(stream, bytes).unwrap_or_else(|error| {
             tracing::warn!(%error, log = %self.log.display(), "output is lost");
-        }
+            bytes.len()
+        });
         let logged = writer.length();
         self.progress.send_modify(|progress| progress.logged = logged);
+        used
+    }
+
+    /// Begins the next file of the log, once nobody who is attached would miss what that takes away.
+    async fn turn(&self, stopped: &watch::Receiver<bool>) {
+        let (mut seen, mut since) = (0, Instant::now());
+        while let Some(moved) = self.turn_now(false) {
+            if moved != seen {
+                (seen, since) = (moved, Instant::now());
+            }
+            if *stopped.borrow() && since.elapsed() > PATIENCE {
+                self.turn_now(true);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// None: done. Else how far the slowest has come.
+    fn turn_now(&self, force: bool) -> Option<u64> {
+        let mut streams = self.streams();
+        streams.attached.retain(|reader| reader.strong_count() > 0);
+        let Streams { writer: Some(writer), attached, .. } = &mut *streams else { return None };
+        // It has its own file open, and finds the one that is full now.
+        let lags = |reader: &Arc<Position>| reader.file.load(Relaxed) + 1 < writer.number;
+        let slowest = attached.iter().filter_map(Weak::upgrade).filter(lags).map(|reader| reader.moved.load(Relaxed)).min();
+        if (slowest.is_none() || force) && let Err(error) = writer.turn() {
+            tracing::warn!(%error, log = %self.log.display(), "no more output is kept");
+            streams.writer = None;
+            return None;
+        }
+        slowest
     }
 
     /// The process has ended: reads what is left of its output.
@@ -276,14 +342,15 @@ impl Console {
         let progress = self.watch();
         let ends = progress.borrow().ends;
         self.make_log()?;
-        let mut log = LogReader::open(&self.log)?;
-        log.offset = view.from;
-        Ok(Reader { skip: view.skip(&self.log), view, log, progress, ends })
-    }
-
-    /// Where the log ends.
-    pub(crate) fn end_of_log(&self) -> u64 {
-        std::fs::metadata(&self.log).map_or(0, |meta| meta.len())
+        // The log does not turn meanwhile.
+        let mut streams = self.streams();
+        let log = if view.from_end { LogReader::open_at_end(&self.log) } else { LogReader::open(&self.log) }?;
+        let newest = streams.writer.as_ref().map_or(1, |writer| writer.number);
+        let position = Arc::new(Position { file: AtomicU64::new(newest - u64::from(!log.is_in_newest())), ..Position::default() });
+        if view.attached {
+            streams.attached.push(Arc::downgrade(&position));
+        }
+        Ok(Reader { skip: view.skip(&self.log), first: position.file.load(Relaxed), position, view, log, progress, ends })
     }
 }
 
@@ -296,6 +363,9 @@ pub(crate) struct Reader {
     progress: watch::Receiver<Progress>,
     /// Of the container, when the reading began.
     ends: u64,
+    position: Arc<Position>,
+    /// The file that it began with.
+    first: u64,
 }
 
 impl Reader {
@@ -322,6 +392,8 @@ impl Reader {
     /// The next of what is there; none at the end.
     fn next(&mut self) -> Option<Bytes> {
         let entries = self.log.read().ok().filter(|entries| !entries.is_empty())?;
+        self.position.file.store(self.first + self.log.turns, Relaxed);
+        self.position.moved.fetch_add(1, Relaxed);
         let mut bytes = Vec::new();
         for entry in entries.iter().filter(|entry| self.view.wants(entry)) {
             match self.skip.checked_sub(1) {
@@ -363,8 +435,10 @@ pub(crate) struct View {
     pub(crate) tail: Option<u64>,
     pub(crate) since_ns: u64,
     pub(crate) until_ns: Option<u64>,
-    /// Offset in the log.
-    pub(crate) from: u64,
+    /// Only what is logged from now on.
+    pub(crate) from_end: bool,
+    /// Nothing is missed, however slow who listens is.
+    pub(crate) attached: bool,
 }
 
 impl View {

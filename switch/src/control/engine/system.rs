@@ -20,7 +20,7 @@ const NO_IMAGES: &str = "weft has no image store: use the image `host` (this hos
                          by its path in the API and as rootfs/PATH/OF/IT with the docker command";
 
 pub(super) async fn ping() -> impl IntoResponse {
-    let headers = [("api-version", "1.47"), ("docker-experimental", "false"), ("ostype", "linux"), ("builder-version", "1"), ("swarm", "inactive"), ("cache-control", "no-cache, no-store, must-revalidate"), ("content-type", "text/plain; charset=utf-8")];
+    let headers = [("api-version", "1.48"), ("docker-experimental", "false"), ("ostype", "linux"), ("builder-version", "1"), ("swarm", "inactive"), ("cache-control", "no-cache, no-store, must-revalidate"), ("content-type", "text/plain; charset=utf-8")];
     (headers.map(|(name, value)| (HeaderName::from_static(name), value)), "OK")
 }
 

@@ -1,0 +1,73 @@
+//! What of an endpoint depends on the others of its sandbox and network.
+
+use std::{cmp::Reverse, net::IpAddr};
+
+use crate::{
+    error::{Code, ControlError, Result},
+    model::{Model, Network},
+};
+
+impl Model {
+    /// The default route of each family goes by one endpoint: of the highest priority, and of those the first
+    /// that was made, if its network has a way out. What is not ours keeps the routes that it has.
+    pub(crate) fn settle_gateways(&mut self, sandbox_id: &str) {
+        let Some(sandbox) = self.sandboxes.get_mut(sandbox_id).filter(|sandbox| sandbox.is_ours()) else { return };
+        let ways: Vec<Vec<IpAddr>> = sandbox.endpoints.iter().map(|endpoint| self.networks.get(&endpoint.network).map_or_else(Vec::new, ways_out)).collect();
+        for endpoint in &mut sandbox.endpoints {
+            endpoint.gateways.clear();
+        }
+        for is_v4 in [true, false] {
+            let way = |at: usize| ways[at].iter().find(|gateway| gateway.is_ipv4() == is_v4);
+            let able = sandbox.endpoints.iter().enumerate().filter(|(at, _)| way(*at).is_some());
+            if let Some(at) = able.max_by_key(|(at, endpoint)| (endpoint.gw_priority, Reverse(*at))).map(|(at, _)| at) {
+                sandbox.endpoints[at].gateways.extend(way(at));
+            }
+        }
+    }
+
+    /// Addresses of the link are nobody's to hand out: only that two have the same is wrong.
+    pub(crate) fn check_link_local(&self, wanted: &[IpAddr], network: &Network) -> Result<()> {
+        for address in wanted {
+            if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.link_local.contains(address)) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is already in use by {}", sandbox.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ways_out(network: &Network) -> Vec<IpAddr> {
+    if network.internal { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{EndpointCreate, NetworkCreate, SandboxCreate},
+        model::EndpointKind,
+    };
+
+    #[test]
+    fn one_default_route_by_priority_then_age() {
+        let mut model = Model::default();
+        for (name, internal) in [("inside", true), ("a", false), ("b", false), ("c", false)] {
+            model.create_network(&NetworkCreate { name: name.into(), internal, ..NetworkCreate::default() }, format!("{name:0>64}")).unwrap();
+        }
+        let id = model.create_sandbox(&SandboxCreate::default(), "5".repeat(64)).unwrap();
+        let by = |model: &Model| -> Vec<String> { model.sandboxes[&id].endpoints.iter().filter(|endpoint| !endpoint.gateways.is_empty()).map(|endpoint| endpoint.ifname.clone()).collect() };
+        for (number, (network, gw_priority, way)) in [("inside", 9, ""), ("a", 0, "eth1"), ("b", 0, "eth1"), ("c", 1, "eth3")].into_iter().enumerate() {
+            let request = EndpointCreate { network: network.into(), gw_priority, ..EndpointCreate::default() };
+            model.create_endpoint(&id, &request, format!("{:064x}", number + 100), EndpointKind::Tap).unwrap();
+            assert_eq!(by(&model).join(""), way);
+        }
+        model.remove_endpoint(&id, &format!("{:064x}", 103)).unwrap();
+        assert_eq!(by(&model), ["eth1"]);
+        model.remove_endpoint(&id, &format!("{:064x}", 101)).unwrap();
+        assert_eq!(by(&model), ["eth2"]);
+        let other = model.create_sandbox(&SandboxCreate::default(), "6".repeat(64)).unwrap();
+        let request = EndpointCreate { network: "a".into(), link_local: vec!["169.254.1.1".parse().unwrap()], ..EndpointCreate::default() };
+        model.create_endpoint(&id, &request, "8".repeat(64), EndpointKind::Tap).unwrap();
+        assert_eq!(model.create_endpoint(&other, &request, "9".repeat(64), EndpointKind::Tap).unwrap_err().code, Code::Conflict);
+    }
+}
