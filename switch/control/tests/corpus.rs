@@ -1,8 +1,13 @@
-//! The fuzz target of the resolver over its corpus, whole and cut everywhere, and with each byte damaged.
+//! The fuzz targets of the resolver and of Docker's API over their corpus, whole and cut everywhere, and with each
+//! byte damaged.
 
 #[path = "../../../tests/fuzz/src/names.rs"]
 #[expect(unreachable_pub, reason = "a target of its own to the fuzzer")]
 mod names;
+
+#[path = "../../../tests/fuzz/src/docker.rs"]
+#[expect(unreachable_pub, reason = "a target of its own to the fuzzer")]
+mod docker;
 
 use std::path::Path;
 
@@ -13,20 +18,30 @@ fn read(path: &std::path::Path) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn no_message_breaks_the_resolver() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus/names");
-    let files: Vec<_> = folder.read_dir().unwrap().map(|entry| read(&entry.unwrap().path())).collect();
+/// Each file of a target's corpus, cut and damaged in each place.
+fn replay(target: &str, damage: &[u8], run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus").join(target);
+    let files: Vec<_> = folder.read_dir().expect("a corpus").map(|entry| read(&entry.expect("a file").path())).collect();
     assert!(files.len() > 10);
     for file in files {
         for at in 0..file.len() {
-            names::names(&file[..at]);
-            for value in [0, 1, 0x40, 0x80, 0xc0, 0xff] {
+            run(&file[..at]);
+            for value in damage {
                 let mut damaged = file.clone();
-                damaged[at] = value;
-                names::names(&damaged);
+                damaged[at] = *value;
+                run(&damaged);
             }
         }
-        names::names(&file);
+        run(&file);
     }
+}
+
+#[test]
+fn no_message_breaks_the_resolver() {
+    replay("names", &[0, 1, 0x40, 0x80, 0xc0, 0xff], names::names);
+}
+
+#[test]
+fn no_body_breaks_the_engine() {
+    replay("docker", b"09\"/:{,\0\xff", docker::docker);
 }
