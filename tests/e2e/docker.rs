@@ -1,8 +1,6 @@
 //! The stock `docker` command against weft's socket. SPEC rows: C3 to C7, C11, C12, O1 to O4, O6, O9 to O11, O13, P5, P6.
 
 use std::{
-    io::{Read, Write},
-    os::unix::net::UnixStream,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -11,11 +9,11 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use weft_tests::{
     lab::{Lab, weft_binary},
-    run::{Ran, eventually, run, words},
-    runner::{Need, test},
+    run::{eventually, run, words},
+    runner::test,
 };
 
-const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("docker"), Need::Tool("ping"), Need::Tool("curl"), Need::Tool("python3"), Need::Tool("script")];
+use crate::client::{Docker, NEEDS};
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
@@ -37,78 +35,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("docker::events", NEEDS, events),
         test("docker::no_image_store", NEEDS, no_images),
         test("docker::sandboxes_of_weft_run_are_shown", NEEDS, native),
-        test("docker::api_abuse", NEEDS, abuse),
-        test("docker::crowds_and_races", NEEDS, crowds),
     ]
-}
-
-struct Docker(Lab);
-
-impl Docker {
-    fn start() -> Self {
-        Self(Lab::start())
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.0.host.command("docker");
-        command.env("DOCKER_HOST", format!("unix://{}", self.0.state_dir().join("api.sock").display())).env("DOCKER_CONFIG", self.0.dir()).args(arguments);
-        command
-    }
-
-    /// `docker LINE` (no quoting).
-    #[track_caller]
-    fn run(&self, line: &str) -> Ran {
-        self.args(&words(line))
-    }
-
-    #[track_caller]
-    fn args(&self, arguments: &[&str]) -> Ran {
-        run(&mut self.command(arguments))
-    }
-
-    #[track_caller]
-    fn format(&self, name: &str, format: &str) -> String {
-        self.args(&["inspect", "--format", format, name]).ok().trim().into()
-    }
-
-    /// `sh -c SCRIPT` with `docker` ready to use.
-    #[track_caller]
-    fn sh(&self, script: &str) -> Ran {
-        let mut command = self.0.host.command("sh");
-        command.env("DOCKER_HOST", format!("unix://{}", self.0.state_dir().join("api.sock").display())).env("DOCKER_CONFIG", self.0.dir()).args(["-c", script]);
-        run(&mut command)
-    }
-
-    fn curl(&self, url: &str) -> String {
-        self.0.host.run(&format!("curl -s -m 5 {url}")).stdout
-    }
-
-    /// A web server of the host's files, up and listening.
-    #[track_caller]
-    fn server(&self, name: &str, port: u16, words_before: &str) {
-        self.run(&format!("run -d --name {name} {words_before} host python3 -m http.server {port}")).ok();
-        eventually("the server listens", || self.run(&format!("exec {name} ss -ltn")).stdout.contains(&format!(":{port} ")));
-    }
-
-    fn socket(&self) -> UnixStream {
-        let socket = UnixStream::connect(self.0.state_dir().join("api.sock")).expect("the daemon listens");
-        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-        socket
-    }
-
-    /// One request; status and body.
-    fn api(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
-        let mut socket = self.socket();
-        write!(socket, "{method} {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len()).expect("a request");
-        // A server that refuses early may not read the rest.
-        drop(socket.write_all(body));
-        let mut answer = Vec::new();
-        drop(socket.read_to_end(&mut answer));
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (status, serde_json::from_str(body).unwrap_or(Value::Null))
-    }
 }
 
 fn networks() {
@@ -148,7 +75,7 @@ const GOLDEN: &str = r#"{"Name":"bridge","Id":"dacb","Created":"2018-10-28T11:05
 "IPAM":{"Driver":"default","Options":null,"Config":[{"Subnet":"172.17.0.0/16","Gateway":"172.17.0.1"}]},"Internal":false,"Attachable":false,"Ingress":false,
 "ConfigFrom":{"Network":""},"ConfigOnly":false,"Containers":{"ID":{"Name":"t1","EndpointID":"ab","MacAddress":"02:42:ac:11:00:02","IPv4Address":"172.17.0.2/16","IPv6Address":""}},
 "Options":{"com.docker.network.bridge.default_bridge":"true","com.docker.network.bridge.enable_icc":"true","com.docker.network.bridge.enable_ip_masquerade":"true",
-"com.docker.network.bridge.host_binding_ipv4":"0.0.0.0","com.docker.network.driver.mtu":"1500"},"Labels":{}}"#;
+"com.docker.network.bridge.host_binding_ipv4":"0.0.0.0","com.docker.network.bridge.name":"docker0","com.docker.network.driver.mtu":"1500"},"Labels":{}}"#;
 
 fn shape() {
     let docker = Docker::start();
@@ -247,8 +174,9 @@ fn refusals() {
         ("network create -d foo x", "plugin \"foo\" not found"),
         ("network create -o com.docker.network.bridge.name=br9 x", "com.docker.network.bridge.name"),
         ("network create --ipam-driver foo x", "plugin \"foo\" not found"),
-        ("network create --config-only x", "ConfigOnly"),
-        ("network create --ingress x", "Ingress"),
+        ("network create --ingress x", "an ingress network is an overlay"),
+        ("network create -d host x", "only one instance of \"host\" network is allowed"),
+        ("network create -d null x", "only one instance of \"null\" network is allowed"),
         ("network create --scope swarm x", "scope"),
         ("network create --subnet 172.17.5.0/24 x", "overlaps"),
         ("network create --subnet 10.0.0.0/24 --gateway 10.1.0.1 x", "10.1.0.1"),
@@ -257,7 +185,11 @@ fn refusals() {
         ("network create a/b", "invalid network name"),
         ("run --network bridged host true", "network bridged not found"),
         ("run -d --net my-overlay --name redis host true", "network my-overlay not found"),
-        ("run -v /tmp:/data host true", "HostConfig.Binds"),
+        ("run -v /no/such/source:/tmp host true", "bind source path does not exist: /no/such/source"),
+        ("run -v /tmp:/no/such/target host true", "/no/such/target does not exist"),
+        ("run -v data:/data host true", "no volumes"),
+        ("run --log-opt max-file=3 host true", "max-file"),
+        ("run --link nobody host true", "could not get container for nobody"),
         ("run -m 64m host true", "HostConfig.Memory"),
         ("run -u nobody host true", "User"),
         ("run --log-driver none host true", "HostConfig.LogConfig"),
@@ -591,95 +523,4 @@ fn native() {
     assert!(docker.0.weft("ps -a").ok().contains("exited (143)"));
     docker.0.weft("rm theirs").ok();
     assert_eq!(docker.run("ps -aq").ok(), "");
-}
-
-fn abuse() {
-    let docker = Docker::start();
-    let deep = format!("{}{}", "{\"a\":".repeat(100_000), "1");
-    let huge = vec![b' '; 3 << 20];
-    for (method, path, body, status) in [
-        ("POST", "/v1.41/networks/create", &b"{"[..], 400),
-        ("POST", "/v1.41/networks/create", b"[]", 400),
-        ("POST", "/v1.41/networks/create", b"\xff\xfe", 400),
-        ("POST", "/v1.41/networks/create", br#"{"Name":1}"#, 400),
-        ("POST", "/v1.41/networks/create", br#"{"Name":""}"#, 400),
-        ("POST", "/v1.41/networks/create", br#"{"Name":"x","Internal":"yes"}"#, 400),
-        ("POST", "/v1.41/networks/create", br#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.0.0.0/99"}]}}"#, 400),
-        ("POST", "/v1.41/networks/create", br#"{"Name":"x","IPAM":{"Config":[{"Gateway":"10.0.0.1"}]}}"#, 400),
-        ("POST", "/v1.41/networks/create", br#"{"Name":"x","Surprise":true}"#, 400),
-        ("POST", "/v1.41/networks/create", deep.as_bytes(), 400),
-        ("POST", "/v1.41/networks/create", &huge, 413),
-        ("POST", "/v1.41/containers/create", br#"{"Image":"host","Cmd":["true"],"HostConfig":{"PortBindings":{"x":[{}]}}}"#, 400),
-        ("POST", "/v1.41/containers/create", br#"{"Image":"host","Cmd":[1]}"#, 400),
-        ("POST", "/v1.41/containers/create", br#"{"Image":"host"}"#, 400),
-        ("POST", "/v1.41/containers/create", br#"{"Image":"../../etc","Cmd":["true"]}"#, 404),
-        ("POST", "/v1.41/containers/create?name=a%2Fb", br#"{"Image":"host","Cmd":["true"]}"#, 400),
-        ("POST", "/v1.41/containers/create", br#"{"Image":"host","Cmd":["true"],"Volumes":{"/data":{}}}"#, 400),
-        ("POST", "/v1.41/networks/nope/connect", br#"{"Container":"x"}"#, 404),
-        ("POST", "/v1.41/exec/nope/start", b"{}", 404),
-        ("GET", "/v1.41/containers/nope/json", b"", 404),
-        ("GET", "/v1.41/networks?filters=%7B", b"", 400),
-        ("GET", "/v1.41/networks?filters=%7B%22what%22%3A%5B%22x%22%5D%7D", b"", 400),
-        ("GET", "/v1.99/networks", b"", 400),
-        ("GET", "/v1.41/volumes", b"", 501),
-        ("GET", "/v1.41/no/such/thing", b"", 404),
-        ("DELETE", "/v1.41/networks/bridge", b"", 403),
-        ("DELETE", "/networks/host", b"", 403),
-        ("PUT", "/networks", b"", 405),
-        ("GET", "/networks", b"", 200),
-        ("GET", "/_ping", b"", 200),
-        ("HEAD", "/_ping", b"", 200),
-    ] {
-        let (seen, answer) = docker.api(method, path, body);
-        assert_eq!(seen, status, "{method} {path} {}: {answer}", String::from_utf8_lossy(&body[..body.len().min(80)]));
-        assert!(status < 400 || status == 413 || answer["message"].is_string(), "{path}: {answer}");
-    }
-    assert_eq!(docker.api("GET", "/networks", b"").1.as_array().map(Vec::len), Some(3), "nothing is half made");
-    assert_eq!(docker.api("GET", "/containers/json?all=1", b"").1, json!([]));
-    // Half a request, and one a byte at a time, hold nobody up.
-    let mut half = docker.socket();
-    half.write_all(b"POST /v1.41/networks/create HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").expect("half a request");
-    let mut slow = docker.socket();
-    for byte in b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" {
-        slow.write_all(&[*byte]).expect("a byte");
-        assert_eq!(docker.api("GET", "/_ping", b"").0, 200);
-    }
-    let mut answer = String::new();
-    slow.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.to_lowercase().contains("api-version: 1.47"), "{answer}");
-    drop(half);
-    // An attached client that goes away leaves the container alone.
-    docker.run("run -di --name c host cat").ok();
-    let mut attached = docker.socket();
-    attached.write_all(b"POST /containers/c/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n").expect("a request");
-    let mut head = [0; 12];
-    attached.read_exact(&mut head).expect("an answer");
-    assert_eq!(&head, b"HTTP/1.1 101");
-    drop(attached);
-    assert_eq!(docker.format("c", "{{.State.Running}}"), "true");
-    docker.run("rm -f c").ok();
-    docker.run("run --rm host true").ok();
-}
-
-fn crowds() {
-    let docker = Docker::start();
-    let tally = |method: &str, path: &str, body: &str| {
-        let mut seen: Vec<u16> = std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..200).map(|_| scope.spawn(|| docker.api(method, path, body.as_bytes()).0)).collect();
-            clients.into_iter().map(|client| client.join().expect("an answer")).collect()
-        });
-        seen.sort_unstable();
-        (seen.iter().filter(|status| **status < 300).count(), seen.iter().filter(|status| **status == 409).count(), seen)
-    };
-    let (won, lost, seen) = tally("POST", "/v1.41/networks/create", r#"{"Name":"race","CheckDuplicate":true}"#);
-    assert_eq!((won, lost), (1, 199), "{seen:?}");
-    let (won, lost, seen) = tally("POST", "/v1.41/containers/create?name=race", r#"{"Image":"host","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"race"}}"#);
-    assert_eq!((won, lost), (1, 199), "{seen:?}");
-    let (won, _, seen) = tally("POST", "/v1.41/containers/race/start", "");
-    assert_eq!((won, seen.iter().filter(|status| **status == 304).count()), (1, 199), "{seen:?}");
-    let (won, _, seen) = tally("GET", "/v1.41/containers/race/json", "");
-    assert_eq!(won, 200, "{seen:?}");
-    assert_eq!(docker.run("network ls -q").ok().lines().count(), 4);
-    docker.run("rm -f race").ok();
-    docker.run("network rm race").ok();
 }

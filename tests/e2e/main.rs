@@ -4,11 +4,14 @@ mod bad_input;
 mod beside_kernel;
 mod bridge;
 mod capture;
+mod client;
 mod compose;
 mod config;
 mod dhcp;
 mod differential;
 mod docker;
+mod docker_abuse;
+mod docker_options;
 mod hostile;
 mod load;
 mod loss;
@@ -19,6 +22,7 @@ mod netns;
 mod restart;
 mod rootless;
 mod scale;
+mod seeds;
 mod store;
 mod traffic;
 mod transparent;
@@ -38,6 +42,8 @@ fn main() {
         dhcp::tests(),
         differential::tests(),
         docker::tests(),
+        docker_abuse::tests(),
+        docker_options::tests(),
         hostile::tests(),
         load::tests(),
         loss::tests(),
@@ -48,6 +54,7 @@ fn main() {
         restart::tests(),
         rootless::tests(),
         scale::tests(),
+        seeds::tests(),
         store::tests(),
         traffic::tests(),
         transparent::tests(),
