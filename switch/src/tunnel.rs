@@ -10,9 +10,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use dataplane::{Command, DropReason, Outbox, PortChange, Switch};
+use dataplane::{Claim, Command, DropReason, Outbox, PortChange, Switch, clamp_mss};
 use mio::{Registry, event::Event};
-use packet::{Duration, Frame, HashKey, Instant, Pool, PortId, UnicastMac, Vni};
+use packet::{Duration, Frame, HashKey, Instant, Parsed, Pool, PortId, Vni};
 use socket2::Socket;
 use vxlan::{Datagram, Outer, Vtep, inner_mtu};
 
@@ -50,7 +50,6 @@ struct Tunnel {
     port: PortId,
     ttl: Option<u8>,
     group: Option<IpAddr>,
-    gateway: Option<UnicastMac>,
     mtu_wanted: u16,
     mtu: u16,
     /// When a smaller MTU is to be forgotten.
@@ -124,10 +123,12 @@ impl Tunnels {
     }
 
     /// A frame that the switch sends to a port without a device. False when that is no tunnel.
-    pub(crate) fn take(&mut self, port: PortId, frame: Frame, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, port: PortId, mut frame: Frame, now: Instant) -> bool {
         let Some((endpoint, vni)) = self.find(port) else { return false };
         let Some(Some(endpoint)) = self.endpoints.get_mut(endpoint) else { return false };
-        let ttl = endpoint.tunnels.get(&vni).and_then(|tunnel| tunnel.ttl);
+        let Some(tunnel) = endpoint.tunnels.get(&vni) else { return false };
+        let ttl = tunnel.ttl;
+        clamp(&mut frame, tunnel.mtu);
         // What is dropped was counted.
         if let Ok(Some(answer)) = endpoint.vtep.encap(vni, frame, now, &mut self.datagrams) {
             self.inward.push((port, answer));
@@ -175,7 +176,7 @@ impl Tunnels {
     pub(crate) fn turn(&mut self, switch: &mut Switch, outbox: &mut Outbox, now: Instant) {
         for index in 0..self.endpoints.len() {
             for family in [V4, V6] {
-                self.read(index, family, now);
+                self.read(index, family, switch, now);
             }
         }
         for (port, frame) in self.inward.drain(..) {
@@ -187,23 +188,31 @@ impl Tunnels {
     }
 
     /// One batch, so that all have their turn.
-    fn read(&mut self, index: usize, family: usize, now: Instant) {
+    fn read(&mut self, index: usize, family: usize, switch: &Switch, now: Instant) {
         let Some(Some(Endpoint { vtep, sockets, ready, tunnels, .. })) = self.endpoints.get_mut(index) else { return };
         let (Some(socket), true) = (&sockets[family], ready[family]) else { return };
-        // A frame of the gateway's comes from another node's gateway, and ours has that address here.
-        let is_gateway = |vni: Vni, mac: UnicastMac| tunnels.get(&vni).is_some_and(|tunnel| tunnel.gateway == Some(mac));
+        let judge = |vni: Vni, parsed: &Parsed, bytes: &[u8]| match tunnels.get(&vni).and_then(|tunnel| switch.claim_of(tunnel.port, parsed, bytes)) {
+            None => Ok(()),
+            Some(Claim::Gateway) => Err(vxlan::DropReason::Looped),
+            Some(Claim::Station) => Err(vxlan::DropReason::LocalSource),
+            Some(Claim::Neighbour) => Err(vxlan::DropReason::ForgedNeighbour),
+        };
         let opened = &mut self.opened;
         let result = self.receiver.receive(socket, &self.pool, |received| {
             let outer = Outer { from: received.from, ecn: received.ecn };
-            vtep.decap_many(outer, received.frame, received.segment, is_gateway, now, opened);
+            vtep.decap_many(outer, received.frame, received.segment, judge, now, opened);
         });
         ready[family] = match result {
             Ok(more) => more,
             // Buffers come back: what waits is read then.
             Err(error) => error.raw_os_error() == Some(libc::ENOBUFS),
         };
-        let port_of = |vni: Vni| tunnels.get(&vni).map(|tunnel| tunnel.port);
-        self.inward.extend(self.opened.drain(..).filter_map(|(vni, frame)| Some((port_of(vni)?, frame))));
+        for (vni, mut frame) in self.opened.drain(..) {
+            if let Some(tunnel) = tunnels.get(&vni) {
+                clamp(&mut frame, tunnel.mtu);
+                self.inward.push((tunnel.port, frame));
+            }
+        }
     }
 
     fn handle_timeout(&mut self, switch: &mut Switch, outbox: &mut Outbox, now: Instant) {
@@ -228,6 +237,13 @@ impl Tunnels {
     fn find(&self, port: PortId) -> Option<(usize, Vni)> {
         let &(owner, endpoint, vni) = self.by_slot.get(port.index())?.as_ref()?;
         (owner == port).then_some((endpoint, vni))
+    }
+}
+
+/// Connections through a tunnel begin with segments that fit it, whatever the stations' links carry.
+fn clamp(frame: &mut Frame, mtu: u16) {
+    if frame.is_unique() {
+        clamp_mss(frame, mtu);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Overlay networks: nodes on one underlay, each with a daemon of its own or a VXLAN device of the kernel. SPEC rows:
 //! V1, V3, V11, and V13 to V15 without names.
 
+mod hostile;
+mod path;
+
 use std::{fs, net::UdpSocket, path::PathBuf};
 
 use libtest_mimic::Trial;
@@ -14,6 +17,7 @@ use weft_tests::{
 };
 
 const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("iperf3"), Need::Tool("python3")];
+const PATH: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("curl"), Need::Tool("python3")];
 const KERNEL: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ethtool"), Need::Tool("iperf3"), Need::Tool("bridge")];
 const TSHARK: &[Need] = &[Need::Root, Need::Tun, Need::Tool("tshark"), Need::Tool("iperf3")];
 
@@ -24,12 +28,14 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("vxlan::v3_beside_the_kernel", KERNEL, beside_the_kernel),
         test("vxlan::a_group_with_the_kernel", KERNEL, group),
         test("vxlan::three_nodes_and_a_station_that_moves", NEEDS, three_nodes),
-        test("vxlan::vnis_are_apart_and_strangers_unheard", NEEDS, apart),
+        test("vxlan::vnis_are_apart_and_strangers_unheard", NEEDS, hostile::apart),
+        test("vxlan::nobody_speaks_for_a_resident", NEEDS, hostile::forged),
         test("vxlan::v1_what_is_on_the_wire", TSHARK, on_the_wire),
         test("vxlan::gateways_stay_at_home", NEEDS, gateways),
         test("vxlan::peers_outlive_the_daemon", NEEDS, restart),
         test("vxlan::v11_no_footprint_no_kernel_device", NEEDS, footprint),
-        test("vxlan::a_smaller_path_is_named_and_told", NEEDS, smaller_path),
+        test("vxlan::a_smaller_path_is_named_and_told", NEEDS, path::smaller),
+        test("vxlan::a_download_outlives_a_smaller_path", PATH, path::downloads),
         test("vxlan::words_and_refusals", &[Need::Root, Need::Tun], words),
     ]
 }
@@ -250,76 +256,6 @@ fn three_nodes() {
     assert!(shown["networks"][0]["counters"]["moved"].as_u64().is_some_and(|moved| moved > 0));
 }
 
-/// A socket in a node's namespace, to send what no VTEP would.
-fn socket_in(ns: &Ns) -> UdpSocket {
-    let netns = Netns::open_path(ns.path()).expect("the namespace opens");
-    netns.run(|| Ok(UdpSocket::bind("0.0.0.0:0"))).expect("the namespace").expect("a socket")
-}
-
-fn vxlan_header(vni: u32) -> [u8; 8] {
-    (u64::from(0x0800_0000_u32) << 32 | u64::from(vni) << 8).to_be_bytes()
-}
-
-fn apart() {
-    let fabric = Fabric::new(3, 2, "");
-    let [one, two, stranger] = &fabric.nodes[..] else { panic!("three nodes") };
-    one.overlay(&format!("--vni 4096 --peer {}", two.underlay()));
-    two.overlay(&format!("--vni 4096 --peer {}", one.underlay()));
-    let (a, b) = (one.station(18), two.station(34));
-    assert!(a.pings("10.0.0.34"));
-    // Another VNI with the same peers: neither broadcast nor anything else crosses.
-    for (node, range) in [(one, "10.1.0.16/28"), (two, "10.1.0.32/28")] {
-        let peer = if node.number == 1 { two } else { one };
-        node.lab.weft(&format!("network create -d overlay other --subnet 10.1.0.0/24 --ip-range {range} --vni 5000 --peer {}", peer.underlay())).ok();
-    }
-    let c = two.lab.ns("other");
-    two.lab.weft(&format!("attach other {} --ifname eth0", c.path())).ok();
-    c.sh("ip addr flush dev eth0 && ip addr add 10.0.0.99/24 dev eth0").ok();
-    assert!(a.cannot_ping("10.0.0.99") && c.cannot_ping("10.0.0.18") && a.pings("10.0.0.34"));
-    // Who is no peer is not heard, whatever he knows.
-    let socket = socket_in(&stranger.lab.host);
-    let before = one.dropped("unknown_remote");
-    let frame = [&vxlan_header(4096)[..], &[0xff; 6], &[2, 0, 0, 0, 0, 9, 0x88, 0xb5], &[0; 46]].concat();
-    for _ in 0..3 {
-        socket.send_to(&frame, "192.168.88.211:4789").expect("sent");
-    }
-    eventually("strangers are counted", || one.dropped("unknown_remote") == before + 3);
-    let from_peer = socket_in(&two.lab.host);
-    let counted = |reason: &str, datagram: &[u8]| {
-        let before = one.dropped(reason);
-        from_peer.send_to(datagram, "192.168.88.211:4789").expect("sent");
-        eventually(reason, || one.dropped(reason) == before + 1);
-    };
-    counted("unknown_vni", &[&vxlan_header(4097)[..], &frame[8..]].concat());
-    counted("short", &frame[..7]);
-    counted("short", &[]);
-    counted("bad_flags", &[&[0; 8][..], &frame[8..]].concat());
-    counted("inner_runt", &frame[..15]);
-    counted("bad_inner_source", &[&frame[..14], &[0xff; 6], &frame[20..]].concat());
-    // Lengths and bytes of all kinds.
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
-    for round in 0..2000_usize {
-        let length = if round % 50 == 0 { 65_507 - round % 7 } else { usize::try_from(next() % 1600).expect("small") };
-        let mut datagram: Vec<u8> = (0..length).map(|_| next().to_le_bytes()[0]).collect();
-        if round % 2 == 0 && length > 8 {
-            datagram[..8].copy_from_slice(&vxlan_header(4096));
-        }
-        if round % 4 == 0 && length > 40 {
-            datagram[8..22].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0]);
-        }
-        drop(from_peer.send_to(&datagram, "192.168.88.211:4789"));
-    }
-    assert!(a.pings("10.0.0.34") && b.pings("10.0.0.18"), "and nothing broke");
-    let settled = one.lab.api("/v1/stats")["buffers"].clone();
-    assert!(settled[1].as_u64().is_some_and(|large| large < 200), "no buffer was lost: {settled}");
-}
-
 /// Captures on a node's underlay device.
 fn sniff(node: &Node) -> (PathBuf, Background) {
     let file = node.lab.dir().join("underlay.pcap");
@@ -388,9 +324,9 @@ fn gateways() {
     let web = two.lab.weft("inspect web").json()[0]["endpoints"][0]["addresses"][0].as_str().and_then(|address| address.split('/').next().map(str::to_owned)).expect("an address");
     eventually("from the other node's station", || a.sh(&format!("curl -s -m 2 -o /dev/null http://{web}/")).code == Some(0));
     // What claims to be the gateway does not come in by the tunnel.
-    let socket = socket_in(&one.lab.host);
+    let socket = hostile::socket_in(&one.lab.host);
     let before = two.dropped("looped");
-    let frame = [&vxlan_header(4096)[..], &[0xff; 6], &[2, 0x42, 10, 0, 0, 1, 0x88, 0xb5], &[0; 46]].concat();
+    let frame = [&hostile::vxlan_header(4096)[..], &[0xff; 6], &[2, 0x42, 10, 0, 0, 1, 0x88, 0xb5], &[0; 46]].concat();
     socket.send_to(&frame, "192.168.88.212:4789").expect("sent");
     eventually("it is counted", || two.dropped("looped") == before + 1);
     drop(tunnel);
@@ -451,25 +387,6 @@ fn footprint() {
         assert_eq!(*before, node.lab.footprint(), "afterwards");
         assert!(!node.lab.host.run("ss -Hlun").stdout.contains(":4789 "), "the socket went with the network");
     }
-}
-
-fn smaller_path() {
-    let fabric = Fabric::new(2, 2, "");
-    fabric.overlay(2, false, "");
-    let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
-    let (a, _b) = (one.station(18), two.station(34));
-    assert!(a.pings("10.0.0.34"));
-    one.lab.host.ip("link set eth0 mtu 1400").ok();
-    let events = one.lab.weft_command().args(["events", "--json"]).stdout(fs::File::create(one.lab.dir().join("events")).expect("a file")).spawn().expect("events");
-    let _events = Background(events);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(a.run("ping -c 3 -i 0.2 -W 1 -M do -s 1400 10.0.0.34").stdout.contains(" 100% packet loss"));
-    let drops = one.show()["networks"][0]["drops"].clone();
-    assert_eq!(drops["underlay_mtu"], 1, "{drops}");
-    assert_eq!(one.lab.api("/v1/stats")["drops"]["too_big"], 2, "those behind it");
-    assert_eq!(one.show()["networks"][0]["mtu"], 1350);
-    eventually("it was told", || fs::read_to_string(one.lab.dir().join("events")).is_ok_and(|events| events.contains("overlay mtu") && events.contains("1350")));
-    assert!(a.run("ping -c 3 -i 0.1 -W 2 -M do -s 1322 10.0.0.34").stdout.contains(" 0% packet loss"), "what fits goes on");
 }
 
 fn words() {

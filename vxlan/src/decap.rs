@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use packet::{Coalescer, Frame, Instant, Offload, Parsed, Pool, UnicastMac, Vni};
+use packet::{Coalescer, Frame, Instant, Offload, Parsed, Pool, Vni};
 
 use crate::{
     drop::DropReason,
@@ -24,8 +24,8 @@ pub struct Outer {
 }
 
 impl Vtep {
-    /// Takes the payload of one datagram, VXLAN header first; gives the inner frame and its VNI. `is_local` knows the stations
-    /// that are on this side: what claims to come from one of them went round in a loop.
+    /// Takes the payload of one datagram, VXLAN header first; gives the inner frame and its VNI. `judge` knows the stations
+    /// on this side, and refuses frames that speak for one of them.
     ///
     /// # Errors
     /// Why it was dropped, counted.
@@ -33,7 +33,7 @@ impl Vtep {
         &mut self,
         outer: Outer,
         datagram: Frame,
-        is_local: impl Fn(Vni, UnicastMac) -> bool,
+        judge: impl Fn(Vni, &Parsed, &[u8]) -> Result<(), DropReason>,
         now: Instant,
     ) -> Result<(Vni, Frame), DropReason> {
         let vni = match header::parse(datagram.bytes()) {
@@ -43,7 +43,7 @@ impl Vtep {
                 return Err(reason);
             }
         };
-        let frame = self.open(vni, outer, datagram, is_local, now);
+        let frame = self.open(vni, outer, datagram, judge, now);
         if let Err(reason) = frame {
             self.count(Some(vni), reason);
         }
@@ -55,7 +55,7 @@ impl Vtep {
         vni: Vni,
         outer: Outer,
         mut frame: Frame,
-        is_local: impl Fn(Vni, UnicastMac) -> bool,
+        judge: impl Fn(Vni, &Parsed, &[u8]) -> Result<(), DropReason>,
         now: Instant,
     ) -> Result<Frame, DropReason> {
         let network = self.networks.get_mut(&vni).ok_or(DropReason::UnknownVni)?;
@@ -64,9 +64,7 @@ impl Vtep {
         frame.offload = Offload::NONE;
         let parsed = Parsed::new(frame.bytes()).ok_or(DropReason::InnerRunt)?;
         let station = network.admit(&parsed)?;
-        if is_local(vni, station) {
-            return Err(DropReason::Looped);
-        }
+        judge(vni, &parsed, frame.bytes())?;
         let frame = ecn::mark(frame, outer.ecn, &self.pool)?;
         network.learn(station, remote, now);
         self.may_age |= network.remotes.learned_len() > 0;
@@ -82,19 +80,19 @@ impl Vtep {
         outer: Outer,
         datagrams: Frame,
         segment: usize,
-        is_local: impl Fn(Vni, UnicastMac) -> bool,
+        judge: impl Fn(Vni, &Parsed, &[u8]) -> Result<(), DropReason>,
         now: Instant,
         out: &mut Vec<(Vni, Frame)>,
     ) {
         if segment == 0 || segment >= datagrams.len() {
-            out.extend(self.decap(outer, datagrams, is_local, now));
+            out.extend(self.decap(outer, datagrams, judge, now));
             return;
         }
         let mut vni_before = None;
         for start in (0..datagrams.len()).step_by(segment) {
             let mut datagram = datagrams.share();
             datagram.set_bounds(datagrams.headroom() + start, segment.min(datagrams.len() - start));
-            let Ok((vni, frame)) = self.decap(outer, datagram, &is_local, now) else { continue };
+            let Ok((vni, frame)) = self.decap(outer, datagram, &judge, now) else { continue };
             // The coalescer knows flows, but not that two VNIs may have the same.
             if let Some(before) = vni_before.replace(vni).filter(|before| *before != vni) {
                 release(&mut self.coalescer, before, &self.pool, out);

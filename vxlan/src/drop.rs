@@ -37,7 +37,9 @@ drop_reasons! {
     InnerRunt => "inner_runt", "The inner frame is shorter than its Ethernet header and tags.";
     BadInnerSource => "bad_inner_source", "The inner source is a group address or zero.";
     InnerVlan => "inner_vlan", "The inner frame is tagged and the VNI does not allow that (RFC 7348 section 6.1).";
-    Looped => "looped", "From the underlay, with one of our own stations as its source.";
+    Looped => "looped", "From the underlay, with the gateway's address as its source, which every node has.";
+    LocalSource => "local_source", "From the underlay, with the address of a station that lives on this node as its source.";
+    ForgedNeighbour => "forged_neighbour", "ARP or neighbour discovery from the underlay, for an IP address of the gateway or of a station on this node.";
     CongestionLost => "congestion_lost", "The underlay marked congestion on a packet that cannot bear the mark (RFC 6040 section 4.2).";
     NoRemote => "no_remote", "No remote endpoint is known for the destination, nor is there a peer to flood to.";
     TooBig => "too_big", "Longer than the MTU of the VNI; an endpoint does not fragment (RFC 7348 section 4.3).";

@@ -8,6 +8,7 @@ use crate::{
     fdb::{self, Fdb, Learned, PortSlot},
     gateway::Services,
     header::Header,
+    residents::Residents,
 };
 
 /// Where a frame goes.
@@ -28,6 +29,7 @@ pub(crate) struct Bridge {
     pub(crate) ports: Vec<PortId>,
     pub(crate) fdb: Fdb,
     pub(crate) full_reported: Option<Instant>,
+    pub(crate) residents: Residents,
 }
 
 const NO_GATEWAY: u64 = u64::MAX;
@@ -42,7 +44,7 @@ impl Bridge {
         let gateway = gateway_bits(&config);
         let mut services = Services::default();
         services.configure(config.gateway.as_ref(), now);
-        Self { config, gateway, services, ports: Vec::new(), fdb, full_reported: None }
+        Self { config, gateway, services, ports: Vec::new(), fdb, full_reported: None, residents: Residents::default() }
     }
 
     /// Changes all but the FDB's capacity.

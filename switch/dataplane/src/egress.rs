@@ -53,7 +53,7 @@ impl Fit {
 
     /// What counts against the MTU is the packet; of a super-frame, its longest segment's. Up to two
     /// tags are not part of it (IEEE 802.3: the envelope frame).
-    fn check_length(self, frame: &Frame) -> Result<(), DropReason> {
+    pub(crate) fn check_length(self, frame: &Frame) -> Result<(), DropReason> {
         let length = match frame.offload.gso {
             Gso::None => frame.len(),
             Gso::Tcp4 { .. } | Gso::Tcp6 { .. } | Gso::Udp { .. } => longest_segment(frame).ok_or(DropReason::CannotSegment)?,

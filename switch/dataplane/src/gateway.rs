@@ -13,7 +13,7 @@ mod dhcp;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use packet::{ETHERNET_LEN, Frame, Instant, IpView, Ndp, Parsed, Pool, UnicastMac, checksum, ethertype};
+use packet::{ETHERNET_LEN, Frame, Instant, IpView, Mac, Ndp, Parsed, Pool, UnicastMac, checksum, ethertype};
 
 pub use self::{
     advertise::AdvertiseConfig,
@@ -58,7 +58,7 @@ pub(crate) struct Services {
     pub(crate) dhcp: Option<Server>,
     pub(crate) advertiser: Option<Advertiser>,
     pub(crate) balancer: Option<Box<Balancer>>,
-    errors: ErrorLimit,
+    pub(crate) errors: ErrorLimit,
 }
 
 impl Services {
@@ -111,13 +111,19 @@ impl GatewayConfig {
         Self { mac, addresses, role: GatewayRole::Network, dhcp: None, advertise: None }
     }
 
-    fn owns(&self, ip: IpAddr) -> bool {
+    pub(crate) fn owns(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|address| address.ip() == ip) || matches!(ip, IpAddr::V6(v6) if v6 == answer::link_local(self.mac))
     }
 
     /// Whether an address is of one of its subnets.
     fn serves(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|subnet| subnet.contains(ip))
+    }
+
+    /// Its addresses on the link and in the family of `to`, to speak with.
+    pub(crate) fn speaker_to(&self, to: IpAddr) -> Option<(Mac, IpAddr)> {
+        let own = self.addresses.iter().map(IpNetwork::ip).find(|own| own.is_ipv4() == to.is_ipv4());
+        own.map(|own| (self.mac.get(), own))
     }
 
     /// The common case at once: an untagged IPv4 packet to the gateway's MAC for which [`hear`](Self::hear)

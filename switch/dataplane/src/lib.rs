@@ -15,6 +15,7 @@ mod header;
 mod limits;
 mod outbox;
 mod port;
+mod residents;
 mod router;
 mod slots;
 mod storm;
@@ -28,6 +29,7 @@ pub use command::{
 pub use drop::{DropCounters, DropReason};
 pub use gateway::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, LeaseView, Reservation, VipConfig};
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};
-pub use port::{Capabilities, Guard, PortConfig, PortCounters, StormLimit, VlanMode};
-pub use router::{Link, PacketUplink, Router, RouterOutput, RouterStats};
+pub use port::{Capabilities, Guard, Identity, PortConfig, PortCounters, StormLimit, VlanMode};
+pub use residents::Claim;
+pub use router::{Link, PacketUplink, Router, RouterOutput, RouterStats, clamp_mss};
 pub use switch::{Switch, SwitchConfig, Told};

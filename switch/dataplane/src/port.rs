@@ -38,6 +38,16 @@ pub struct Guard {
     pub no_router: bool,
 }
 
+/// What control gave the station behind a port. Frames from other nodes that claim it are refused
+/// ([`Switch::claim_of`](crate::Switch::claim_of)); a [`Guard`] keeps the station itself to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its address on the link.
+    pub mac: Option<UnicastMac>,
+    /// Its IP addresses.
+    pub ips: Vec<IpAddr>,
+}
+
 /// 802.1Q membership of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum VlanMode {
@@ -79,6 +89,8 @@ pub struct PortConfig {
     pub capabilities: Capabilities,
     /// Source guard; `None` trusts the port.
     pub guard: Option<Guard>,
+    /// Who is behind it.
+    pub identity: Identity,
     /// Isolated ports talk only to ports that are not isolated.
     pub isolated: bool,
     /// Ports of one group never forward to one another (split horizon).
@@ -105,6 +117,7 @@ impl PortConfig {
             mtu: 1500,
             capabilities: Capabilities::FULL,
             guard: None,
+            identity: Identity::default(),
             isolated: false,
             horizon: None,
             vlan: VlanMode::PassThrough,

@@ -28,6 +28,7 @@ use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Ref
 use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype, ip_destination, ip_source};
 
 use crate::error_limit::ErrorLimit;
+pub use fit::clamp_mss;
 use met::{Met, MetLately};
 use neighbours::{Known, Neighbours};
 use speech::Problem;

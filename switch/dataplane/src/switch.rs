@@ -16,7 +16,7 @@ mod tests;
 mod watch;
 
 pub use explain::Told;
-use packet::{Frame, Instant, NetworkId, Pool, PortId, VlanId};
+use packet::{Frame, Instant, NetworkId, Parsed, Pool, PortId, VlanId};
 
 use crate::{
     attachment::{Attachment, Separation},
@@ -24,11 +24,12 @@ use crate::{
     command::{CaptureConfig, Event, TimeoutReason},
     drop::DropReason,
     fdb::{Learned, PortSlot},
-    gateway::Heard,
+    gateway::{Heard, answer},
     header::{Header, mac_of, station_of},
     limits::EVENT_INTERVAL,
     outbox::{Outbox, Sendable},
     port::PortCounters,
+    residents::Claim,
     slots::Slots,
     vlan::{Membership, TagEdit},
 };
@@ -261,13 +262,52 @@ impl Switch {
             return Err(DropReason::Isolated);
         }
         let Some(edit) = state.egress_vlan(from.membership) else { return Err(DropReason::VlanNotAllowed) };
+        if !self.captures.is_empty() || !state.fits(&frame, edit) {
+            return self.emit_fitted(from, target, frame, edit, now, out);
+        }
+        if state.queue(Sendable::new(frame), out) { Ok(()) } else { Err(DropReason::EgressFull) }
+    }
+
+    /// A frame that does not just leave as it is: it is watched, may be of a balanced connection, or is fitted.
+    #[inline(never)]
+    fn emit_fitted(&mut self, from: Origin, target: PortSlot, frame: Frame, edit: TagEdit, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
+        if state.config().tunnel && state.fit().check_length(&frame) == Err(DropReason::TooBig) {
+            self.tell_too_big(from, target, &frame, now, out);
+        }
         if !self.captures.is_empty() {
             return self.emit_watched(from, target, frame, edit, now, out);
         }
-        if !state.fits(&frame, edit) {
-            return self.emit_seen(from, target, frame, edit, now, out);
+        let Some(frame) = self.back_from_vip(from, target, frame, now)? else { return Ok(()) };
+        let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
+        fit(state, from, frame, edit, &self.pool, |state, sendable| state.queue(sendable, out))
+    }
+
+    /// Tells the sender of a packet for another node that the path there carries less than its link (RFC 1191 section 4,
+    /// RFC 4443 section 3.2). Between neighbours no router stands that could: the gateway does, or, in a network without
+    /// one, the destination seems to.
+    #[cold]
+    fn tell_too_big(&mut self, from: Origin, target: PortSlot, frame: &Frame, now: Instant, out: &mut Outbox) {
+        let Some(mtu) = self.ports.at(target).map(|port| port.config().mtu) else { return };
+        let Some(bridge) = self.bridges.at_mut(from.bridge) else { return };
+        let (bytes, parsed) = (frame.bytes(), Parsed::new(frame.bytes()));
+        let Some((parsed, ip)) = parsed.and_then(|parsed| Some((parsed, parsed.ip?))).filter(|(parsed, _)| parsed.tags == 0 && !parsed.ethernet.destination.is_group()) else { return };
+        let speaker = bridge.config.gateway.as_ref().and_then(|gateway| gateway.speaker_to(ip.source));
+        let (mac, own) = speaker.unwrap_or((parsed.ethernet.destination, ip.destination));
+        let what = if ip.source.is_ipv4() { (3, 4, mtu) } else { (2, 0, mtu) };
+        if from.membership.vlan == 0
+            && bridge.services.errors.may_tell(now)
+            && let Ok(error) = answer::error(&ip, bytes, mac, own, what, &self.pool)
+        {
+            self.enter(from.bridge, error, now, out);
         }
-        if state.queue(Sendable::new(frame), out) { Ok(()) } else { Err(DropReason::EgressFull) }
+    }
+
+    /// What a frame that came from another node by the tunnel `port` claims to be, though only this node may say it.
+    #[must_use]
+    pub fn claim_of(&self, port: PortId, parsed: &Parsed, bytes: &[u8]) -> Option<Claim> {
+        let state = self.ports.get(port.index(), port.generation())?;
+        self.bridges.at(state.bridge)?.claim_of(parsed, bytes)
     }
 
     #[cold]

@@ -13,7 +13,6 @@ use weft_control::{
 };
 
 use super::{
-    publishing::gateway_of,
     runtime::{Inner, unavailable},
     views,
 };
@@ -56,7 +55,6 @@ impl Inner {
             group: overlay.group,
             peers: overlay.peers.iter().map(|peer| peer.at(udp_port)).collect(),
             stations: overlay.stations.iter().filter_map(station).collect(),
-            gateway: gateway_of(network).map(|gateway| gateway.mac),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::{Capabilities, Command, Guard, PortChange, PortConfig, Reservation, StormLimit, VlanMode};
+use dataplane::{Capabilities, Command, Guard, Identity, PortChange, PortConfig, Reservation, StormLimit, VlanMode};
 use ipnetwork::IpNetwork;
 use netns_setup::{
     Netns, PortFd,
@@ -107,6 +107,7 @@ impl Inner {
         config.horizon = endpoint.horizon;
         config.vlan = endpoint.vlan.as_ref().map_or(VlanMode::PassThrough, vlan_mode);
         config.guard = self.guard_of(endpoint);
+        config.identity = self.identity_of(endpoint);
         config.storm = endpoint.storm.map(storm_limit);
         config.up = endpoint.up;
         self.reserve(sandbox, endpoint);
@@ -144,15 +145,18 @@ impl Inner {
         }
     }
 
-    /// A guarded port speaks for the addresses that it was given, and for the one that the network's
-    /// advertisements make it give itself.
+    /// The addresses that an endpoint was given, and the one that the network's advertisements make it
+    /// give itself.
+    fn identity_of(&self, endpoint: &Endpoint) -> Identity {
+        let mac = station(endpoint);
+        let own = self.model.networks.get(&endpoint.network).zip(mac).and_then(|(network, mac)| autoconfigured(network, mac));
+        Identity { mac, ips: endpoint.addresses.iter().map(IpNetwork::ip).chain(endpoint.link_local.iter().copied()).chain(own.map(IpAddr::V6)).collect() }
+    }
+
+    /// A guarded port speaks for its identity alone.
     fn guard_of(&self, endpoint: &Endpoint) -> Option<Guard> {
-        let own = self.model.networks.get(&endpoint.network).zip(station(endpoint)).and_then(|(network, mac)| autoconfigured(network, mac));
-        endpoint.guard.then(|| Guard {
-            macs: station(endpoint).into_iter().collect(),
-            ips: endpoint.addresses.iter().map(IpNetwork::ip).chain(endpoint.link_local.iter().copied()).chain(own.map(IpAddr::V6)).collect(),
-            no_router: true,
-        })
+        let Identity { mac, ips } = self.identity_of(endpoint);
+        endpoint.guard.then(|| Guard { macs: mac.into_iter().collect(), ips, no_router: true })
     }
 
     /// Unplugs an endpoint and removes its device.

@@ -29,8 +29,6 @@ pub(crate) struct TunnelConfig {
     pub(crate) peers: Vec<SocketAddr>,
     /// Stations behind them that somebody told us of.
     pub(crate) stations: Vec<(UnicastMac, SocketAddr)>,
-    /// The network's gateway, which every node has.
-    pub(crate) gateway: Option<UnicastMac>,
 }
 
 /// What control asks of tunnels.
@@ -100,7 +98,7 @@ impl Tunnels {
     }
 
     fn open_at(&mut self, index: usize, port: PortId, config: &TunnelConfig, now: Instant) -> Result<(), TunnelError> {
-        let &TunnelConfig { vni, rules, udp_port, ttl, group, gateway, .. } = config;
+        let &TunnelConfig { vni, rules, udp_port, ttl, group, .. } = config;
         let endpoint = self.endpoints[index].as_mut().ok_or(TunnelError::NoTunnel)?;
         endpoint.vtep.add_vni(vni, rules)?;
         for &peer in config.peers.iter().filter(|peer| peer.port() != udp_port || !underlay::is_own(peer.ip())) {
@@ -118,7 +116,7 @@ impl Tunnels {
                 underlay::set_membership(socket, group, true).map_err(|error| TunnelError::Group(group, error))?;
             }
         }
-        endpoint.tunnels.insert(vni, Tunnel { port, ttl, group, gateway, mtu_wanted: rules.mtu, mtu: rules.mtu, retry: None });
+        endpoint.tunnels.insert(vni, Tunnel { port, ttl, group, mtu_wanted: rules.mtu, mtu: rules.mtu, retry: None });
         if self.by_slot.len() <= port.index() {
             self.by_slot.resize(port.index() + 1, None);
         }

@@ -29,8 +29,8 @@ fn from(text: &str) -> Outer {
     Outer { from: at(text), ecn: ecn::NOT_ECT }
 }
 
-fn nobody(_: Vni, _: UnicastMac) -> bool {
-    false
+fn nobody(_: Vni, _: &Parsed, _: &[u8]) -> Result<(), DropReason> {
+    Ok(())
 }
 
 /// An endpoint that serves VNI 42, with one peer.
@@ -323,12 +323,17 @@ fn each_refusal_of_a_datagram_has_its_name() {
 }
 
 #[test]
-fn our_own_stations_coming_back_are_a_loop() {
+fn what_the_judge_refuses_is_counted_and_not_learned() {
     let pool = pool();
     let mut vtep = vtep(&pool);
     let frame = pool.copy_of(&packed(42, &udp4(1, 2, &[]))).unwrap();
-    let local = |in_vni: Vni, mac: UnicastMac| in_vni == vni(42) && mac == station(HERE);
-    assert_eq!(vtep.decap(from("192.0.2.2:4789"), frame, local, NOW).unwrap_err(), DropReason::Looped);
+    let bytes = udp4(1, 2, &[]);
+    let judge = |in_vni: Vni, parsed: &Parsed, inner: &[u8]| {
+        let is_ours = in_vni == vni(42) && parsed.ethernet.source == Mac(HERE) && inner == bytes;
+        if is_ours { Err(DropReason::LocalSource) } else { Ok(()) }
+    };
+    assert_eq!(vtep.decap(from("192.0.2.2:4789"), frame, judge, NOW).unwrap_err(), DropReason::LocalSource);
+    assert_eq!(vtep.counters(vni(42)).unwrap().drops.get(DropReason::LocalSource), 1);
     assert!(vtep.remotes(vni(42), NOW).is_empty());
 }
 

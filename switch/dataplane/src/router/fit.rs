@@ -40,8 +40,8 @@ pub(super) fn use_hop(frame: &mut Frame) -> bool {
     true
 }
 
-/// Lowers the segment size that a SYN offers to what `mtu` carries.
-pub(super) fn clamp_mss(frame: &mut Frame, mtu: u16) {
+/// Lowers the segment size that a SYN of an untagged, unshared frame offers to what `mtu` carries.
+pub fn clamp_mss(frame: &mut Frame, mtu: u16) {
     let bytes = frame.bytes();
     let v4 = is_ipv4(bytes);
     let (protocol, l4) = if v4 { (23, ETHERNET_LEN + usize::from(bytes[ETHERNET_LEN] & 0xf) * 4) } else { (20, ETHERNET_LEN + 40) };

@@ -125,9 +125,11 @@ impl Switch {
             return Err(CommandError::TooMany("ports"));
         }
         let bridge = u32::try_from(network.index()).unwrap_or(u32::MAX);
+        let identity = config.identity.clone();
         let port = self.ports.insert_with(|index, generation| Attachment::new(PortId::new(index, generation), bridge, config, now)).id;
         let bridge = self.bridge_mut(network)?;
         bridge.ports.push(port);
+        bridge.residents.add(&identity);
         let is_balanced = bridge.services.balancer.is_some();
         if let Some(state) = self.ports.get_mut(port.index(), port.generation()) {
             state.set_balanced(is_balanced);
@@ -140,6 +142,7 @@ impl Switch {
         self.retired.add(&removed.counters);
         let bridge = self.bridge_mut(removed.config().network)?;
         bridge.ports.retain(|&other| other != port);
+        bridge.residents.remove(&removed.config().identity);
         bridge.fdb.flush(Some(removed.slot()), true);
         Ok(Reply::Done)
     }

@@ -2,14 +2,13 @@
 
 use packet::{Frame, Instant, ip_source};
 
-use super::{Origin, Switch, fit};
+use super::{Origin, Switch};
 use crate::{
     drop::DropReason,
     fdb::PortSlot,
     gateway::balancer::Balanced,
     header::Header,
     outbox::Outbox,
-    vlan::TagEdit,
 };
 
 impl Switch {
@@ -59,14 +58,6 @@ impl Switch {
     fn send_on(&mut self, from: Origin, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.at(from.bridge)) else { return Err(DropReason::Runt) };
         self.go_on(bridge.decide(0, header, from.port, now), from, frame, now, out)
-    }
-
-    /// A frame that does not just leave as it is: it may be of a balanced connection, and is fitted.
-    #[inline(never)]
-    pub(super) fn emit_seen(&mut self, from: Origin, target: PortSlot, frame: Frame, edit: TagEdit, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let Some(frame) = self.back_from_vip(from, target, frame, now)? else { return Ok(()) };
-        let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
-        fit(state, from, frame, edit, &self.pool, |state, sendable| state.queue(sendable, out))
     }
 
     /// The way back of a balanced connection, at the client's port. Nothing when the client need not hear.

@@ -257,3 +257,36 @@ fn a_gateway_and_a_tunnel_do_not_meet() {
     assert!(bench.out.frames.is_empty(), "station 1 is behind the tunnel");
     assert_eq!(bench.send(a, 1, 7), [tunnel], "for others it is a port like any");
 }
+
+/// A path between nodes that carries less than the stations' links: no router is there to tell, so the gateway does.
+#[test]
+fn what_is_too_long_for_a_tunnel_is_told() {
+    let mut bench = served();
+    let a = bench.port(|_| {});
+    let tunnel = bench.port(|config| (config.tunnel, config.mtu) = (true, 1350));
+    let packet = |length: u16, destination: u8| {
+        let mut bytes = vec![destination, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 7, 8, 0, 0x45, 0];
+        bytes.extend((length + 20).to_be_bytes());
+        bytes.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 7, 10, 0, 0, 8]);
+        bytes.resize(34 + usize::from(length), 0);
+        bytes
+    };
+    assert_eq!(bench.send_bytes(a, &packet(1330, 2)), [tunnel], "it fits");
+    let frame = bench.switch.pool().copy_of(&packet(1331, 2)).unwrap();
+    bench.switch.ingress(a, frame, Instant::ZERO, &mut bench.out);
+    let (port, error) = bench.out.frames.pop().unwrap();
+    let error = error.into_frame();
+    assert_eq!((port, bench.out.frames.len()), (a, 0));
+    let bytes = error.bytes();
+    assert!(packet::checksum::verify(bytes));
+    assert_eq!(bytes[..14], [2, 0, 0, 0, 0, 7, 2, 0x42, 10, 0, 0, 1, 8, 0]);
+    assert_eq!((&bytes[26..36], &bytes[38..42]), (&[10, 0, 0, 1, 10, 0, 0, 7, 3, 4][..], &1350_u32.to_be_bytes()[..]));
+    assert_eq!(bytes[42..62], packet(1331, 2)[14..34], "the packet it is about");
+    assert_eq!(bench.drops(tunnel, DropReason::TooBig), 1);
+    assert_eq!(bench.send_bytes(a, &packet(1331, 3)), [], "nothing about groups");
+    let told = (0..200).map(|_| bench.send_bytes(a, &packet(1331, 2)).len()).sum::<usize>();
+    assert_eq!(told, 49, "no more than the limit");
+    let plain = bench.port(|config| config.mtu = 1350);
+    bench.apply(Command::RemovePort(tunnel));
+    assert_eq!((bench.send_bytes(a, &packet(1331, 2)), bench.drops(plain, DropReason::TooBig)), (vec![], 1), "a port like any");
+}
