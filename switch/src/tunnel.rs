@@ -161,8 +161,9 @@ impl Tunnels {
             return;
         }
         let Some((endpoint, vni)) = self.find(port) else { return };
-        let Some(mtu) = underlay::path_mtu(to).map(|mtu| inner_mtu(mtu, to.is_ipv6())) else { return };
-        let tunnel = self.endpoints[endpoint].as_mut().and_then(|endpoint| endpoint.tunnels.get_mut(&vni));
+        let Some(Some(Endpoint { vtep, tunnels, .. })) = self.endpoints.get_mut(endpoint) else { return };
+        let Some(mtu) = underlay::path_mtu(to).map(|mtu| inner_mtu(mtu, to.is_ipv6(), vtep.crypt(vni).is_some())) else { return };
+        let tunnel = tunnels.get_mut(&vni);
         if let Some(tunnel) = tunnel.filter(|tunnel| mtu < tunnel.mtu) {
             tunnel.mtu = mtu;
             tunnel.retry = Some(now + RETRY);
@@ -199,7 +200,7 @@ impl Tunnels {
         };
         let opened = &mut self.opened;
         let result = self.receiver.receive(socket, &self.pool, |received| {
-            let outer = Outer { from: received.from, ecn: received.ecn };
+            let outer = Outer { from: received.from, to: received.to, ecn: received.ecn };
             vtep.decap_many(outer, received.frame, received.segment, judge, now, opened);
         });
         ready[family] = match result {

@@ -1,7 +1,9 @@
 //! Overlay networks: nodes on one underlay, each with a daemon of its own or a VXLAN device of the kernel. SPEC rows:
 //! V1, V3, V11, and V13 to V15 without names.
 
+mod encrypted;
 mod hostile;
+mod interop;
 mod path;
 
 use std::{fs, net::UdpSocket, path::PathBuf};
@@ -19,6 +21,7 @@ use weft_tests::{
 const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("iperf3"), Need::Tool("python3")];
 const PATH: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("curl"), Need::Tool("python3")];
 const KERNEL: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ethtool"), Need::Tool("iperf3"), Need::Tool("bridge")];
+const OVS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ovs-vswitchd"), Need::Tool("ethtool"), Need::Tool("iperf3"), Need::Tool("tshark")];
 const TSHARK: &[Need] = &[Need::Root, Need::Tun, Need::Tool("tshark"), Need::Tool("iperf3")];
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -30,6 +33,13 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("vxlan::three_nodes_and_a_station_that_moves", NEEDS, three_nodes),
         test("vxlan::vnis_are_apart_and_strangers_unheard", NEEDS, hostile::apart),
         test("vxlan::nobody_speaks_for_a_resident", NEEDS, hostile::forged),
+        test("vxlan::beside_open_vswitch", OVS, interop::open_vswitch),
+        test("vxlan::kernels_meet_through_us", KERNEL, interop::kernels_through_us),
+        test("vxlan::encrypted_two_nodes", NEEDS, || encrypted::two_nodes(false)),
+        test("vxlan::encrypted_over_ipv6", NEEDS, || encrypted::two_nodes(true)),
+        test("vxlan::encrypted_on_the_wire", TSHARK, encrypted::on_the_wire),
+        test("vxlan::encrypted_with_new_keys", NEEDS, encrypted::rotation),
+        test("vxlan::encrypted_refusals", &[Need::Root, Need::Tun], encrypted::refusals),
         test("vxlan::v1_what_is_on_the_wire", TSHARK, on_the_wire),
         test("vxlan::gateways_stay_at_home", NEEDS, gateways),
         test("vxlan::peers_outlive_the_daemon", NEEDS, restart),
@@ -118,12 +128,16 @@ impl Node {
 
     /// Another node that has the kernel's device, with a bridge on it and a station behind that.
     fn kernel(&self, vxlan: &str, last: u8) -> Ns {
+        self.kernel_at(4096, vxlan, last)
+    }
+
+    fn kernel_at(&self, vni: u32, vxlan: &str, last: u8) -> Ns {
         let host = &self.lab.host;
         let ns = self.lab.ns(&format!("k{last}"));
         // Between namespaces nothing ever makes the checksums that the kernel leaves to a device, and those inside
         // a tunnel reach a socket unfinished; without that offload it makes them, as for any real device.
         host.sh(&format!(
-            "ethtool -K eth0 tx off >/dev/null && ip link add vxlan0 type vxlan id 4096 dstport 4789 {vxlan} && ip link add br0 type bridge && ip link set vxlan0 master br0 up && ip link set br0 up \
+            "ethtool -K eth0 tx off >/dev/null && ip link add vxlan0 type vxlan id {vni} dstport 4789 {vxlan} && ip link add br0 type bridge && ip link set vxlan0 master br0 up && ip link set br0 up \
              && ip link add v0 type veth peer name eth0 netns {} && ip link set v0 master br0 up",
             ns.name
         ))
@@ -257,9 +271,10 @@ fn three_nodes() {
 }
 
 /// Captures on a node's underlay device.
-fn sniff(node: &Node) -> (PathBuf, Background) {
+/// So many bytes of each frame, or all (0).
+fn sniff(node: &Node, bytes: u32) -> (PathBuf, Background) {
     let file = node.lab.dir().join("underlay.pcap");
-    let child = node.lab.host.command("tshark").args(["-q", "-i", "eth0", "-s", "256", "-w"]).arg(&file).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
+    let child = node.lab.host.command("tshark").args(["-q", "-i", "eth0", "-s", &bytes.to_string(), "-w"]).arg(&file).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
     let sniffer = Background(child.expect("tshark"));
     eventually("tshark captures", || {
         node.lab.host.run("ping -c 1 -W 1 192.168.88.212").ok();
@@ -273,7 +288,7 @@ fn on_the_wire() {
     fabric.overlay(2, false, "-o ttl=33");
     let [one, two] = &fabric.nodes[..] else { panic!("two nodes") };
     let (a, b) = (one.station(18), two.station(34));
-    let (file, sniffer) = sniff(one);
+    let (file, sniffer) = sniff(one, 256);
     let read = |options: &str| one.lab.host.sh(&format!("tshark -r {} {options} 2>/dev/null", file.display())).stdout;
     assert!(a.pings("10.0.0.34") && a.pings("fd0a::34"));
     {
@@ -402,7 +417,6 @@ fn words() {
     for (options, culprit) in [
         ("x --vni 4096", "4096"),
         ("x --vni 16777216", "16777216"),
-        ("x -o encrypted=true", "encrypted"),
         ("x -o ttl=0", "ttl"),
         ("x -o group=10.0.0.1", "10.0.0.1"),
         ("x --peer node2", "node2"),

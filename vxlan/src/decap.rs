@@ -1,6 +1,9 @@
 //! Datagrams of the underlay into frames.
 
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
 
 use packet::{Coalescer, Frame, Instant, Offload, Parsed, Pool, Vni};
 
@@ -8,6 +11,7 @@ use crate::{
     drop::DropReason,
     ecn,
     header::{self, HEADER_LEN},
+    own::own,
     vtep::Vtep,
 };
 
@@ -19,8 +23,19 @@ pub(crate) const WINDOW_FRAMES: usize = 64;
 pub struct Outer {
     /// Source address and port.
     pub from: SocketAddr,
+    /// Destination address, on which the key of an encrypted datagram depends; unspecified when the shell does not know.
+    pub to: IpAddr,
     /// Congestion field (RFC 6040), the low two bits of the traffic class; 0 when the shell does not know.
     pub ecn: u8,
+}
+
+/// Where in a buffer an inner frame is that may be believed: it is of a remote that may speak, and was opened if need be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uncovered {
+    vni: Vni,
+    remote: SocketAddr,
+    start: usize,
+    length: usize,
 }
 
 impl Vtep {
@@ -36,41 +51,11 @@ impl Vtep {
         judge: impl Fn(Vni, &Parsed, &[u8]) -> Result<(), DropReason>,
         now: Instant,
     ) -> Result<(Vni, Frame), DropReason> {
-        let vni = match header::parse(datagram.bytes()) {
-            Ok(vni) => vni,
-            Err(reason) => {
-                self.count(None, reason);
-                return Err(reason);
-            }
-        };
-        let frame = self.open(vni, outer, datagram, judge, now);
-        if let Err(reason) = frame {
-            self.count(Some(vni), reason);
-        }
-        frame.map(|frame| (vni, frame))
-    }
-
-    fn open(
-        &mut self,
-        vni: Vni,
-        outer: Outer,
-        mut frame: Frame,
-        judge: impl Fn(Vni, &Parsed, &[u8]) -> Result<(), DropReason>,
-        now: Instant,
-    ) -> Result<Frame, DropReason> {
-        let network = self.networks.get_mut(&vni).ok_or(DropReason::UnknownVni)?;
-        let remote = network.sender(outer.from, self.config.port)?;
-        frame.pull(HEADER_LEN);
-        frame.offload = Offload::NONE;
-        let parsed = Parsed::new(frame.bytes()).ok_or(DropReason::InnerRunt)?;
-        let station = network.admit(&parsed)?;
-        judge(vni, &parsed, frame.bytes())?;
-        let frame = ecn::mark(frame, outer.ecn, &self.pool)?;
-        network.learn(station, remote, now);
-        self.may_age |= network.remotes.learned_len() > 0;
-        network.counters.frames_in += 1;
-        network.counters.bytes_in += frame.len() as u64;
-        Ok(frame)
+        let mut datagram = self.openable(datagram)?;
+        let whole = 0..datagram.len();
+        let uncovered = self.uncover(outer, &mut datagram, whole, now)?;
+        let frame = self.take(uncovered, outer, datagram, judge, now)?;
+        Ok((uncovered.vni, frame))
     }
 
     /// Takes a buffer that UDP_GRO filled with datagrams of one sender, `segment` bytes each but the last, which may be shorter.
@@ -88,21 +73,93 @@ impl Vtep {
             out.extend(self.decap(outer, datagrams, judge, now));
             return;
         }
-        let mut vni_before = None;
+        let Ok(mut datagrams) = self.openable(datagrams) else { return };
+        // First all are opened, in place; then each is a frame of its own in the buffer they share.
+        let mut uncovered = std::mem::take(&mut self.uncovered);
         for start in (0..datagrams.len()).step_by(segment) {
-            let mut datagram = datagrams.share();
-            datagram.set_bounds(datagrams.headroom() + start, segment.min(datagrams.len() - start));
-            let Ok((vni, frame)) = self.decap(outer, datagram, &judge, now) else { continue };
+            let range = start..(start + segment).min(datagrams.len());
+            uncovered.extend(self.uncover(outer, &mut datagrams, range, now));
+        }
+        let mut vni_before = None;
+        for inner in uncovered.drain(..) {
+            let Ok(frame) = self.take(inner, outer, datagrams.share(), &judge, now) else { continue };
             // The coalescer knows flows, but not that two VNIs may have the same.
-            if let Some(before) = vni_before.replace(vni).filter(|before| *before != vni) {
+            if let Some(before) = vni_before.replace(inner.vni).filter(|before| *before != inner.vni) {
                 release(&mut self.coalescer, before, &self.pool, out);
             }
-            out.extend(self.coalescer.push(frame, &self.pool).map(|frame| (vni, compact(frame, &self.pool))));
+            out.extend(self.coalescer.push(frame, &self.pool).map(|frame| (inner.vni, compact(frame, &self.pool))));
         }
+        self.uncovered = uncovered;
         drop(datagrams);
         if let Some(vni) = vni_before {
             release(&mut self.coalescer, vni, &self.pool, out);
         }
+    }
+
+    /// What is encrypted is opened in place, which wants a buffer of our own.
+    fn openable(&mut self, datagrams: Frame) -> Result<Frame, DropReason> {
+        if !header::is_sealed(datagrams.bytes()) {
+            return Ok(datagrams);
+        }
+        own(datagrams, 0, 0, &self.pool).inspect_err(|reason| self.count(None, *reason))
+    }
+
+    /// The inner frame of the datagram at `range`.
+    fn uncover(&mut self, outer: Outer, datagrams: &mut Frame, range: Range<usize>, now: Instant) -> Result<Uncovered, DropReason> {
+        let vni = header::parse(&datagrams.bytes()[range.clone()]).inspect_err(|reason| self.count(None, *reason))?;
+        let inner = self.open(vni, outer, datagrams, range.clone(), now);
+        let (remote, inner) = inner.inspect_err(|reason| self.count(Some(vni), *reason))?;
+        Ok(Uncovered { vni, remote, start: range.start + inner.start, length: inner.len() })
+    }
+
+    /// Who sent it, and where in it the inner frame is.
+    fn open(&mut self, vni: Vni, outer: Outer, datagrams: &mut Frame, range: Range<usize>, now: Instant) -> Result<(SocketAddr, Range<usize>), DropReason> {
+        let network = self.networks.get_mut(&vni).ok_or(DropReason::UnknownVni)?;
+        let remote = network.sender(outer.from, self.config.port)?;
+        let is_sealed = header::is_sealed(&datagrams.bytes()[range.clone()]);
+        match (network.config.encrypted, is_sealed, &mut network.crypt) {
+            (false, false, _) => Ok((remote, HEADER_LEN..range.len())),
+            (false, true, _) => Err(DropReason::Sealed),
+            (true, false, _) => Err(DropReason::ClearText),
+            (true, true, None) => Err(DropReason::NoKey),
+            // Of a train with a clear first one, which no node of ours sends.
+            (true, true, Some(_)) if !datagrams.is_unique() => Err(DropReason::NoBuffer),
+            (true, true, Some(crypt)) => Ok((remote, crypt.opening.open(outer.to.to_canonical(), &mut datagrams.bytes_mut()[range], now)?)),
+        }
+    }
+
+    /// The inner frame out of the buffer, if it may enter the network.
+    fn take(
+        &mut self,
+        inner: Uncovered,
+        outer: Outer,
+        frame: Frame,
+        judge: impl Fn(Vni, &Parsed, &[u8]) -> Result<(), DropReason>,
+        now: Instant,
+    ) -> Result<Frame, DropReason> {
+        self.admit(inner, outer, frame, judge, now).inspect_err(|reason| self.count(Some(inner.vni), *reason))
+    }
+
+    fn admit(
+        &mut self,
+        inner: Uncovered,
+        outer: Outer,
+        mut frame: Frame,
+        judge: impl Fn(Vni, &Parsed, &[u8]) -> Result<(), DropReason>,
+        now: Instant,
+    ) -> Result<Frame, DropReason> {
+        let network = self.networks.get_mut(&inner.vni).ok_or(DropReason::UnknownVni)?;
+        frame.set_bounds(frame.headroom() + inner.start, inner.length);
+        frame.offload = Offload::NONE;
+        let parsed = Parsed::new(frame.bytes()).ok_or(DropReason::InnerRunt)?;
+        let station = network.admit(&parsed)?;
+        judge(inner.vni, &parsed, frame.bytes())?;
+        let frame = ecn::mark(frame, outer.ecn, &self.pool)?;
+        network.learn(station, inner.remote, now);
+        self.may_age |= network.remotes.learned_len() > 0;
+        network.counters.frames_in += 1;
+        network.counters.bytes_in += frame.len() as u64;
+        Ok(frame)
     }
 }
 

@@ -34,6 +34,12 @@ drop_reasons! {
     GenericProtocol => "generic_protocol", "A header with the generic protocol extension (VXLAN-GPE).";
     UnknownVni => "unknown_vni", "A VNI that this endpoint does not serve.";
     UnknownRemote => "unknown_remote", "From an address that is no peer of the VNI, or can be no host's.";
+    ClearText => "clear_text", "A clear datagram for a VNI that is encrypted.";
+    Sealed => "sealed", "An encrypted datagram for a VNI that is not.";
+    NoKey => "no_key", "No key for the epoch of an encrypted datagram, or none to encrypt with.";
+    KeySpent => "key_spent", "A session has sent as many datagrams to a node as its key is good for.";
+    BadTag => "bad_tag", "An encrypted datagram that was changed, is for another node, or was made with another secret.";
+    Replayed => "replayed", "An encrypted datagram that was seen before, or is too old to tell.";
     InnerRunt => "inner_runt", "The inner frame is shorter than its Ethernet header and tags.";
     BadInnerSource => "bad_inner_source", "The inner source is a group address or zero.";
     InnerVlan => "inner_vlan", "The inner frame is tagged and the VNI does not allow that (RFC 7348 section 6.1).";

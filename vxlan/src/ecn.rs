@@ -56,7 +56,7 @@ pub(crate) fn mark(frame: Frame, outer: u8, pool: &Pool) -> Result<Frame, DropRe
     if marked == inner {
         return Ok(frame);
     }
-    let mut frame = own(frame, 0, pool)?;
+    let mut frame = own(frame, 0, 0, pool)?;
     if let Some(mut packet) = PacketMut::new(&mut frame) {
         packet.set_ecn(marked);
     }

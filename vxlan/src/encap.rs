@@ -1,15 +1,16 @@
 //! Frames into datagrams of the underlay.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use packet::{BufferClass, Frame, Gso, Instant, Offload, Parsed, Pool, SegmentError, Vni, checksum, longest_segment, segment};
 
 use crate::{
+    crypt::{self, Crypt, Sealing},
     drop::DropReason,
     ecn, flow,
     header::{self, HEADER_LEN},
     mtu,
-    network::Route,
+    network::{Network, Route},
     own::own,
     vtep::Vtep,
 };
@@ -32,6 +33,15 @@ pub struct Datagram {
     pub frame: Frame,
     /// Bytes of each datagram but the last, when the frame holds several: for UDP_SEGMENT.
     pub segment: Option<u16>,
+}
+
+impl Datagram {
+    /// Below [`LANES`](crate::LANES). Datagrams of one lane are to leave in the order in which they were made: a receiver that
+    /// decrypts them takes those that come much too late for replayed ones.
+    #[must_use]
+    pub const fn lane(&self) -> usize {
+        flow::lane(self.source_port)
+    }
 }
 
 impl Vtep {
@@ -62,7 +72,8 @@ impl Vtep {
         }
         let length = frame.len();
         let route = network.route(parsed.ethernet.destination, now)?;
-        let targets = network.targets(&route);
+        let Network { config, peers, crypt, counters, .. } = network;
+        let targets = route.targets(peers);
         let bytes = frame.bytes();
         let label = Label {
             to: targets[0],
@@ -70,14 +81,18 @@ impl Vtep {
             ecn: ecn::outer(ecn::of(&parsed, bytes)),
         };
         let first = out.len();
-        if frame.offload.gso == Gso::None {
-            out.push(label.on(whole(frame, vni, &self.pool)?, None));
-        } else if let Err(reason) = cut(&frame, vni, label, &self.pool, out) {
+        let wrapped = match (config.encrypted, crypt) {
+            (false, _) => wrap(frame, &mut Envelope::Clear(header::emit(vni)), label, &self.pool, out),
+            (true, None) => Err(DropReason::NoKey),
+            (true, Some(Crypt { sealing, .. })) => seal_each(frame, sealing, label, targets, &self.pool, out),
+        };
+        if let Err(reason) = wrapped {
             out.truncate(first);
             return Err(reason);
         }
-        replicate(first, &targets[1..], out);
-        let counters = &mut network.counters;
+        if !config.encrypted {
+            replicate(first, &targets[1..], out);
+        }
         counters.frames_out += 1;
         counters.bytes_out += length as u64;
         counters.flooded += u64::from(matches!(route, Route::Flood));
@@ -99,6 +114,54 @@ impl Label {
     }
 }
 
+/// What goes around an inner frame.
+#[derive(Debug)]
+enum Envelope<'a> {
+    Clear([u8; HEADER_LEN]),
+    /// For that destination, in that lane.
+    Sealed(&'a mut Sealing, IpAddr, usize),
+}
+
+impl Envelope<'_> {
+    /// Bytes before and behind the inner frame.
+    const fn room(&self) -> (usize, usize) {
+        match self {
+            Self::Clear(_) => (HEADER_LEN, 0),
+            Self::Sealed(..) => (crypt::FRONT, crypt::BACK),
+        }
+    }
+
+    /// Finishes a datagram whose inner frame is in its place.
+    fn close(&mut self, datagram: &mut [u8]) -> Result<(), DropReason> {
+        match self {
+            Self::Clear(header) => {
+                datagram[..HEADER_LEN].copy_from_slice(header);
+                Ok(())
+            }
+            Self::Sealed(sealing, to, lane) => sealing.seal(*to, *lane, datagram),
+        }
+    }
+}
+
+/// A frame, or the segments of a super-frame, to one remote. On an error some may have been given already.
+fn wrap(frame: Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
+    if frame.offload.gso != Gso::None {
+        return cut(&frame, envelope, label, pool, out);
+    }
+    out.push(label.on(whole(frame, envelope, pool)?, None));
+    Ok(())
+}
+
+/// Each remote has a key, and so bytes, of its own; the last one's may be in the frame's own buffer.
+fn seal_each(frame: Frame, sealing: &mut Sealing, label: Label, targets: &[SocketAddr], pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
+    let Some((last, others)) = targets.split_last() else { return Err(DropReason::NoRemote) };
+    let lane = flow::lane(label.source_port);
+    for to in others {
+        wrap(frame.share(), &mut Envelope::Sealed(sealing, to.ip(), lane), Label { to: *to, ..label }, pool, out)?;
+    }
+    wrap(frame, &mut Envelope::Sealed(sealing, last.ip(), lane), Label { to: *last, ..label }, pool, out)
+}
+
 /// The datagrams from `first` on once more for each of `others`: the bytes are the same, so they are shared.
 fn replicate(first: usize, others: &[SocketAddr], out: &mut Vec<Datagram>) {
     let end = out.len();
@@ -112,46 +175,48 @@ fn replicate(first: usize, others: &[SocketAddr], out: &mut Vec<Datagram>) {
 }
 
 /// A frame of wire size, in place if its buffer is ours alone.
-fn whole(frame: Frame, vni: Vni, pool: &Pool) -> Result<Frame, DropReason> {
-    let mut frame = own(frame, HEADER_LEN, pool)?;
+fn whole(frame: Frame, envelope: &mut Envelope<'_>, pool: &Pool) -> Result<Frame, DropReason> {
+    let (front, back) = envelope.room();
+    let mut frame = own(frame, front, back, pool)?;
     checksum::complete(&mut frame);
-    frame.push(HEADER_LEN);
-    frame.bytes_mut()[..HEADER_LEN].copy_from_slice(&header::emit(vni));
+    frame.push(front);
+    frame.set_len(frame.len() + back);
+    envelope.close(frame.bytes_mut())?;
     frame.offload = Offload::NONE;
     Ok(frame)
 }
 
 /// A super-frame into as few sends as it takes. On an error some were given already.
-fn cut(frame: &Frame, vni: Vni, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
-    let segment_len = HEADER_LEN + longest_segment(frame).ok_or(DropReason::CannotSegment)?;
-    let mut train = Train::new(header::emit(vni), segment_len, pool);
-    let mut starved = false;
+fn cut(frame: &Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
+    let (front, back) = envelope.room();
+    let segment_len = front + longest_segment(frame).ok_or(DropReason::CannotSegment)? + back;
+    let mut train = Train::new(envelope, segment_len, pool);
+    let mut refused = Ok(());
     let result = segment(frame, pool, |inner| match train.add(inner.bytes()) {
         Ok(full) => out.extend(full.map(|full| label.on(full, train.segment_of_full()))),
-        Err(_) => starved = true,
+        Err(reason) => refused = Err(reason),
     });
     out.extend(train.rest().map(|(rest, segment)| label.on(rest, segment)));
     match result {
         Err(SegmentError::Malformed) => Err(DropReason::CannotSegment),
         Err(SegmentError::NoBuffer) => Err(DropReason::NoBuffer),
-        Ok(()) if starved => Err(DropReason::NoBuffer),
-        Ok(()) => Ok(()),
+        Ok(()) => refused,
     }
 }
 
 /// Datagrams of equal length, back to back in a large buffer. Only the very last may be shorter.
-struct Train<'a> {
-    header: [u8; HEADER_LEN],
+struct Train<'a, 'b> {
+    envelope: &'a mut Envelope<'b>,
     segment_len: usize,
     bytes_most: usize,
     pool: &'a Pool,
     current: Option<Frame>,
 }
 
-impl<'a> Train<'a> {
-    fn new(header: [u8; HEADER_LEN], segment_len: usize, pool: &'a Pool) -> Self {
+impl<'a, 'b> Train<'a, 'b> {
+    fn new(envelope: &'a mut Envelope<'b>, segment_len: usize, pool: &'a Pool) -> Self {
         let segments = (DATAGRAM_MOST / segment_len).clamp(1, SEGMENTS_MOST);
-        Self { header, segment_len, bytes_most: segments * segment_len, pool, current: None }
+        Self { envelope, segment_len, bytes_most: segments * segment_len, pool, current: None }
     }
 
     /// Appends a datagram; gives the buffer before it when that was full.
@@ -161,11 +226,11 @@ impl<'a> Train<'a> {
             Some(frame) => frame,
             none => none.insert(self.pool.take(BufferClass::Large).ok_or(DropReason::NoBuffer)?),
         };
-        let at = frame.len();
-        frame.set_len(at + HEADER_LEN + inner.len());
-        let bytes = &mut frame.bytes_mut()[at..];
-        bytes[..HEADER_LEN].copy_from_slice(&self.header);
-        bytes[HEADER_LEN..].copy_from_slice(inner);
+        let (at, (front, back)) = (frame.len(), self.envelope.room());
+        frame.set_len(at + front + inner.len() + back);
+        let datagram = &mut frame.bytes_mut()[at..];
+        datagram[front..front + inner.len()].copy_from_slice(inner);
+        self.envelope.close(datagram)?;
         Ok(full)
     }
 

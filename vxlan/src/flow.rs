@@ -5,6 +5,12 @@ use std::net::IpAddr;
 
 use packet::{FiveTuple, Keyed, Parsed};
 
+/// Flows share so many lanes, each of which the shell keeps in order on the way out.
+pub const LANES: u16 = 16;
+/// The lane of an outer source port.
+pub(crate) const fn lane(source_port: u16) -> usize {
+    (source_port % LANES) as usize
+}
 
 const FIRST_PORT: u16 = 49152;
 /// 2^14 ports: the highest bits of the hash.

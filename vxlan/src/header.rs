@@ -19,6 +19,8 @@ pub const HEADER_LEN: usize = 8;
 
 /// The VNI is valid.
 const FLAG_VNI: u8 = 0x08;
+/// E of [`crypt`](crate::crypt): what follows is encrypted. Reserved by all drafts, and sent without I.
+const FLAG_SEALED: u8 = 0x40;
 /// G of draft-smith-vxlan-group-policy: the reserved field holds a policy we would not enforce.
 const FLAG_GROUP_POLICY: u8 = 0x80;
 /// P of draft-ietf-nvo3-vxlan-gpe: the payload need not be Ethernet.
@@ -31,14 +33,26 @@ pub const fn emit(vni: Vni) -> [u8; HEADER_LEN] {
     [FLAG_VNI, 0, 0, 0, high, middle, low, 0]
 }
 
+/// The header that goes before what is encrypted.
+pub(crate) const fn emit_sealed(vni: Vni) -> [u8; HEADER_LEN] {
+    let mut header = emit(vni);
+    header[0] = FLAG_SEALED;
+    header
+}
+
+/// Whether what follows claims to be encrypted.
+pub(crate) fn is_sealed(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|flags| flags & (FLAG_SEALED | FLAG_VNI) == FLAG_SEALED)
+}
+
 /// The VNI of a datagram's payload. Reserved bits are ignored.
 ///
 /// # Errors
-/// `short`, `bad_flags` without the I flag, `group_policy` or `generic_protocol` for the two extensions that change
+/// `short`, `bad_flags` without the I flag (nor that of [`crypt`](crate::crypt)), `group_policy` or `generic_protocol` for the two extensions that change
 /// what the bytes mean.
 pub fn parse(datagram: &[u8]) -> Result<Vni, DropReason> {
     let &[flags, _, _, _, high, middle, low, _] = datagram.first_chunk::<HEADER_LEN>().ok_or(DropReason::Short)?;
-    if flags & FLAG_VNI == 0 {
+    if flags & FLAG_VNI == 0 && !is_sealed(datagram) {
         return Err(DropReason::BadFlags);
     }
     if flags & FLAG_GROUP_POLICY != 0 {

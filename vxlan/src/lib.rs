@@ -5,12 +5,13 @@
 //!   network <--frame-- Vtep::decap <--datagram-- UDP socket      one recvmsg, UDP_GRO for several
 //! ```
 //!
-//! Pure: opens nothing, reads no clock, draws no randomness of its own. What it does not do: encryption, group policy
+//! Pure: opens nothing, reads no clock, draws no randomness of its own. Encryption is [`crypt`]. What it does not do: group policy
 //! (VXLAN-GBP), other payloads than Ethernet (VXLAN-GPE), fragmentation, and multicast membership, which the shell joins.
 //!
 //! Split horizon is the caller's: a frame that came out of a tunnel is not put back into one.
 
 mod counters;
+pub mod crypt;
 mod decap;
 mod drop;
 pub mod ecn;
@@ -29,8 +30,9 @@ mod vtep;
 pub use counters::Counters;
 pub use decap::Outer;
 pub use drop::{DropReason, Drops};
+pub use flow::LANES;
 pub use encap::{DATAGRAM_MOST, Datagram, SEGMENTS_MOST};
-pub use mtu::{MTU_MOST, inner_mtu};
+pub use mtu::{inner_mtu, mtu_most};
 pub use neighbours::Neighbour;
 pub use network::VniConfig;
 pub use refused::Refused;

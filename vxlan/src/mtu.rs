@@ -2,7 +2,7 @@
 
 use packet::{ETHERNET_LEN, Frame, Gso, longest_segment};
 
-use crate::{drop::DropReason, encap::DATAGRAM_MOST, header::HEADER_LEN};
+use crate::{crypt, drop::DropReason, encap::DATAGRAM_MOST, header::HEADER_LEN};
 
 const UDP_HEADER: u16 = 8;
 const IPV4_HEADER: u16 = 20;
@@ -12,14 +12,23 @@ const IPV6_HEADER: u16 = 40;
 const INNER_HEADERS: u16 = (HEADER_LEN + ETHERNET_LEN) as u16;
 
 /// The largest MTU that a VNI can have, bytes: a UDP datagram holds no more.
-#[expect(clippy::cast_possible_truncation, reason = "a datagram is shorter than 2^16 bytes")]
-pub const MTU_MOST: u16 = DATAGRAM_MOST as u16 - INNER_HEADERS;
-
-/// Largest inner IP packet, bytes, whose datagram fits the underlay whole: 1450 of 1500, 1430 over IPv6.
 #[must_use]
-pub const fn inner_mtu(underlay_mtu: u16, ipv6_underlay: bool) -> u16 {
+#[expect(clippy::cast_possible_truncation, reason = "a datagram is shorter than 2^16 bytes")]
+pub const fn mtu_most(encrypted: bool) -> u16 {
+    DATAGRAM_MOST as u16 - headers(encrypted)
+}
+
+/// VXLAN and inner Ethernet header, and what encryption adds.
+#[expect(clippy::cast_possible_truncation, reason = "58 at most")]
+const fn headers(encrypted: bool) -> u16 {
+    INNER_HEADERS + if encrypted { crypt::OVERHEAD as u16 } else { 0 }
+}
+
+/// Largest inner IP packet, bytes, whose datagram fits the underlay whole: 1450 of 1500, 1430 over IPv6; encrypted 1414 and 1394.
+#[must_use]
+pub const fn inner_mtu(underlay_mtu: u16, ipv6_underlay: bool, encrypted: bool) -> u16 {
     let ip_header = if ipv6_underlay { IPV6_HEADER } else { IPV4_HEADER };
-    underlay_mtu.saturating_sub(ip_header + UDP_HEADER + INNER_HEADERS)
+    underlay_mtu.saturating_sub(ip_header + UDP_HEADER + headers(encrypted))
 }
 
 /// Whether `frame`, or each segment of a super-frame, is within `mtu`. VLAN tags count as part of the packet, since the
@@ -41,8 +50,9 @@ mod tests {
 
     #[test]
     fn known_overheads() {
-        assert_eq!((inner_mtu(1500, false), inner_mtu(1500, true)), (1450, 1430));
-        assert_eq!((inner_mtu(9000, false), inner_mtu(40, false)), (8950, 0));
-        assert_eq!(usize::from(MTU_MOST) + 22, DATAGRAM_MOST);
+        assert_eq!((inner_mtu(1500, false, false), inner_mtu(1500, true, false)), (1450, 1430));
+        assert_eq!((inner_mtu(9000, false, false), inner_mtu(40, false, false)), (8950, 0));
+        assert_eq!((inner_mtu(1500, false, true), inner_mtu(1500, true, true)), (1414, 1394));
+        assert_eq!((usize::from(mtu_most(false)) + 22, usize::from(mtu_most(true)) + 58), (DATAGRAM_MOST, DATAGRAM_MOST));
     }
 }

@@ -6,8 +6,9 @@ use packet::{Duration, Instant, Keyed, Mac, Parsed, UnicastMac};
 
 use crate::{
     counters::Counters,
+    crypt::Crypt,
     drop::DropReason,
-    mtu::MTU_MOST,
+    mtu::mtu_most,
     neighbours::Neighbours,
     peers::{Peers, canonical, is_host},
     refused::Refused,
@@ -29,6 +30,8 @@ pub struct VniConfig {
     pub flood_unknown: bool,
     /// Answers ARP and neighbour discovery for known neighbours.
     pub suppress: bool,
+    /// Takes and sends nothing that is not encrypted, and nothing at all without keys ([`Vtep::set_keys`](crate::Vtep::set_keys)).
+    pub encrypted: bool,
     /// Carries inner VLAN tags. RFC 7348 section 6.1 would have them dropped unless configured.
     pub inner_vlan: bool,
 }
@@ -43,6 +46,7 @@ impl Default for VniConfig {
             strict: false,
             flood_unknown: true,
             suppress: true,
+            encrypted: false,
             inner_vlan: true,
         }
     }
@@ -55,6 +59,16 @@ pub(crate) enum Route {
     Flood,
 }
 
+impl Route {
+    /// Its remotes: never none.
+    pub(crate) fn targets<'a>(&'a self, peers: &'a Peers) -> &'a [SocketAddr] {
+        match self {
+            Self::To(to) => slice::from_ref(to),
+            Self::Flood => peers.as_slice(),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -62,6 +76,8 @@ pub(crate) struct Network {
     pub(crate) peers: Peers,
     pub(crate) remotes: Remotes,
     pub(crate) neighbours: Neighbours,
+    /// Without it an encrypted network carries nothing.
+    pub(crate) crypt: Option<Crypt>,
     pub(crate) counters: Counters,
 }
 
@@ -72,6 +88,7 @@ impl Network {
             peers: Peers::default(),
             remotes: Remotes::new(learned_most, key),
             neighbours: Neighbours::default(),
+            crypt: None,
             counters: Counters::default(),
         })
     }
@@ -95,14 +112,6 @@ impl Network {
             None if self.peers.as_slice().is_empty() => Err(DropReason::NoRemote),
             None if destination.is_group() || self.config.flood_unknown => Ok(Route::Flood),
             None => Err(DropReason::NoRemote),
-        }
-    }
-
-    /// The remotes of a route: never none.
-    pub(crate) fn targets<'a>(&'a self, route: &'a Route) -> &'a [SocketAddr] {
-        match route {
-            Route::To(to) => slice::from_ref(to),
-            Route::Flood => self.peers.as_slice(),
         }
     }
 
@@ -141,5 +150,5 @@ impl Network {
 }
 
 fn checked(config: VniConfig) -> Result<VniConfig, Refused> {
-    if (1..=MTU_MOST).contains(&config.mtu) { Ok(config) } else { Err(Refused::BadMtu) }
+    if (1..=mtu_most(config.encrypted)).contains(&config.mtu) { Ok(config) } else { Err(Refused::BadMtu) }
 }

@@ -4,15 +4,17 @@ use packet::{Frame, Pool};
 
 use crate::drop::DropReason;
 
-/// `frame` itself when no other handle reads its bytes and `headroom` bytes are free before it; else a copy.
+/// `frame` itself when no other handle reads its bytes and so many are free before and behind it; else a copy.
 ///
 /// # Errors
 /// `no_buffer`.
-pub(crate) fn own(frame: Frame, headroom: usize, pool: &Pool) -> Result<Frame, DropReason> {
-    if frame.is_unique() && frame.headroom() >= headroom {
+pub(crate) fn own(frame: Frame, headroom: usize, tailroom: usize, pool: &Pool) -> Result<Frame, DropReason> {
+    if frame.is_unique() && frame.headroom() >= headroom && frame.capacity() >= frame.len() + tailroom {
         return Ok(frame);
     }
-    let mut copy = pool.copy_of(frame.bytes()).ok_or(DropReason::NoBuffer)?;
+    let mut copy = pool.take_for(frame.len() + tailroom).ok_or(DropReason::NoBuffer)?;
+    copy.set_len(frame.len());
+    copy.bytes_mut().copy_from_slice(frame.bytes());
     copy.offload = frame.offload;
     Ok(copy)
 }

@@ -15,7 +15,8 @@ use packet::{Coalescer, Duration, Frame, HashKey, Instant, Joins, Keyed, Pool, U
 use crate::{
     PORT,
     counters::Counters,
-    decap::WINDOW_FRAMES,
+    crypt::{Crypt, CryptView, Keys},
+    decap::{Uncovered, WINDOW_FRAMES},
     drop::{DropReason, Drops},
     mtu,
     neighbours::Neighbour,
@@ -57,6 +58,8 @@ pub struct Vtep {
     pub(crate) coalescer: Coalescer,
     /// There may be learned entries, so that the sweep has to run.
     pub(crate) may_age: bool,
+    /// Of the buffer in hand; kept so that receiving allocates nothing.
+    pub(crate) uncovered: Vec<Uncovered>,
     drops: Drops,
     sweep: Sweep,
 }
@@ -82,6 +85,7 @@ impl Vtep {
             networks: BTreeMap::new(),
             coalescer: Coalescer::new(config.joins, WINDOW_FRAMES),
             may_age: false,
+            uncovered: Vec::new(),
             drops: Drops::default(),
             sweep: Sweep::default(),
         }
@@ -114,6 +118,24 @@ impl Vtep {
     /// `UnknownVni`, `BadMtu`.
     pub fn set_vni(&mut self, vni: Vni, config: VniConfig) -> Result<(), Refused> {
         self.network_mut(vni)?.configure(config)
+    }
+
+    /// Gives an encrypted VNI its keys; those before are forgotten, and so are their sessions.
+    ///
+    /// # Errors
+    /// `UnknownVni`, `BadKeys`; those before stay.
+    pub fn set_keys(&mut self, vni: Vni, keys: &Keys) -> Result<(), Refused> {
+        let network = self.network_mut(vni)?;
+        keys.check()?;
+        network.crypt = Crypt::new(vni, keys, network.crypt.take());
+        Ok(())
+    }
+
+    /// How a VNI encrypts; `None` when it does not.
+    #[must_use]
+    pub fn crypt(&self, vni: Vni) -> Option<CryptView> {
+        let network = self.networks.get(&vni).filter(|network| network.config.encrypted)?;
+        Some(network.crypt.as_ref().map(Crypt::view).unwrap_or_default())
     }
 
     /// Adds a remote VTEP that floods go to and that may speak when the VNI is strict; or a multicast group that floods go to.

@@ -110,6 +110,12 @@ pub struct NetworkCreate {
     /// Of an overlay: a multicast group to join and flood to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<IpAddr>,
+    /// Of an overlay: what goes between nodes is encrypted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
+    /// Of an encrypted overlay: an absolute path on each node, where the daemon reads the keys (see `weft vxlan rekey --help`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
     /// Free text by key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -507,6 +513,8 @@ pub struct OverlayInfo {
     pub ttl: Option<u8>,
     /// Multicast group.
     pub group: Option<IpAddr>,
+    /// How it encrypts, if it does.
+    pub encryption: Option<EncryptionInfo>,
     /// Nodes that floods go to.
     pub peers: Vec<String>,
     /// Stations behind other nodes.
@@ -515,6 +523,17 @@ pub struct OverlayInfo {
     pub counters: BTreeMap<String, u64>,
     /// Drops by reason, those of the tunnel's port among them.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// How an overlay encrypts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EncryptionInfo {
+    /// The epoch that is sent with; none without keys, when nothing goes.
+    pub epoch: Option<u32>,
+    /// Epochs that are accepted.
+    pub accepted: Vec<u32>,
+    /// Sessions of other nodes that are remembered.
+    pub sessions: usize,
 }
 
 /// A station behind another node.

@@ -16,6 +16,8 @@ const BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const NAMES: &str = "com.weft.names";
 /// Docker's lists one VNI for each subnet; a network here has one.
 const VNI: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// Ours: where the keys of an encrypted overlay are.
+const KEY_FILE: &str = "weft.key-file";
 const IFNAME: &str = "com.docker.network.container_iface_prefix";
 
 /// What `-o` said.
@@ -45,6 +47,10 @@ pub struct DriverOptions {
     pub ttl: Option<u8>,
     /// Of an overlay: a multicast group to join and flood to.
     pub group: Option<IpAddr>,
+    /// Of an overlay: encrypted between nodes.
+    pub encrypted: bool,
+    /// Of an encrypted overlay: a file with its keys.
+    pub key_file: Option<String>,
 }
 
 impl DriverOptions {
@@ -68,10 +74,13 @@ impl DriverOptions {
                 "strict" => options.strict = Some(value.parse().map_err(|_| bad("true or false"))?),
                 "port" => options.vxlan_port = Some(value.parse().map_err(|_| bad("a UDP port"))?),
                 "ttl" => options.ttl = Some(value.parse().map_err(|_| bad("a number from 1 to 255"))?),
+                // Docker's has no value.
+                "encrypted" => options.encrypted = value.is_empty() || value.parse().map_err(|_| bad("true or false"))?,
+                KEY_FILE => options.key_file = Some(value.clone()),
                 "group" => options.group = Some(value.parse().map_err(|_| bad("an address"))?),
                 _ => {
                     return Err(ControlError::new(Code::Invalid, key, format!("option {key} is not supported"))
-                        .hint(format!("there are {MTU}, {ICC}, {MASQUERADE}, {BINDING}, {IFNAME}, {NAMES}; for overlays {VNI}, learning, strict, port, ttl, group; see also --mtu, --l2, --internal, --ageing of `weft network create`")));
+                        .hint(format!("there are {MTU}, {ICC}, {MASQUERADE}, {BINDING}, {IFNAME}, {NAMES}; for overlays {VNI}, learning, strict, port, ttl, group, encrypted, {KEY_FILE}; see also --mtu, --l2, --internal, --ageing of `weft network create`")));
                 }
             }
         }
@@ -92,6 +101,8 @@ impl DriverOptions {
         request.vxlan_port = request.vxlan_port.or(self.vxlan_port);
         request.ttl = request.ttl.or(self.ttl);
         request.group = request.group.or(self.group);
+        request.encrypted |= self.encrypted;
+        request.key_file = request.key_file.take().or(self.key_file);
     }
 }
 
@@ -131,7 +142,9 @@ mod tests {
         assert_eq!(parse(VNI, "4096").unwrap().vni, Some(4096));
         assert!(parse(VNI, "4096,4097").unwrap_err().message.contains("4096,4097"));
         assert_eq!((parse("ttl", "9").unwrap().ttl, parse("port", "8472").unwrap().vxlan_port, parse("strict", "true").unwrap().strict), (Some(9), Some(8472), Some(true)));
-        assert!(parse("encrypted", "true").unwrap_err().message.contains("encrypted"));
+        assert_eq!([parse("encrypted", ""), parse("encrypted", "true"), parse("encrypted", "false")].map(|options| options.unwrap().encrypted), [true, true, false]);
+        assert!(parse("encrypted", "aes").unwrap_err().message.contains("aes"));
+        assert_eq!(parse(KEY_FILE, "/k").unwrap().key_file.as_deref(), Some("/k"));
         assert!(parse("com.docker.network.bridge.name", "br9").unwrap_err().message.contains("bridge.name"));
     }
 }

@@ -447,8 +447,8 @@ impl Model {
         self.check_dns(&request.dns)?;
         let overlay = self.overlay_of(request)?;
         let mtu = check_mtu(request.mtu.or_else(|| overlay.as_ref().map(Overlay::mtu)).unwrap_or(MTU_DEFAULT))?;
-        if overlay.is_some() && mtu > vxlan::MTU_MOST.into() {
-            return Err(invalid(mtu.to_string(), format!("MTU {mtu} is more than a datagram between nodes holds ({})", vxlan::MTU_MOST)));
+        if let Some(most) = overlay.as_ref().map(|overlay| vxlan::mtu_most(overlay.encrypted)).filter(|most| mtu > u32::from(*most)) {
+            return Err(invalid(mtu.to_string(), format!("MTU {mtu} is more than a datagram between nodes holds ({most})")));
         }
         // Each node chooses for itself, and all must choose the same.
         let shared = overlay.as_ref().map(|overlay| format!("{:010x}", overlay.vni));

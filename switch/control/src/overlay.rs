@@ -1,6 +1,8 @@
 //! Overlay networks: those that span nodes, by VXLAN. What one is told of the other nodes; each node has a gateway,
 //! with the same addresses, of its own.
 
+mod keys;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -8,6 +10,7 @@ use std::{
     str::FromStr,
 };
 
+pub use keys::parse_keys;
 use packet::{Mac, UnicastMac, Vni};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +48,12 @@ pub struct Overlay {
     pub ttl: Option<u8>,
     /// Floods go to this group, which this node joins.
     pub group: Option<IpAddr>,
+    /// Nothing clear goes between nodes, nor is it taken.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// Where this node has its keys.
+    #[serde(default)]
+    pub key_file: Option<String>,
 }
 
 /// Another node, at a port of its own if it has one.
@@ -117,6 +126,8 @@ impl Model {
                 ("vxlan-port", request.vxlan_port.is_some()),
                 ("ttl", request.ttl.is_some()),
                 ("group", request.group.is_some()),
+                ("encrypted", request.encrypted),
+                ("weft.key-file", request.key_file.is_some()),
             ];
             return match said.iter().find(|(_, said)| *said) {
                 Some((what, _)) => Err(invalid(*what, format!("{what} is for overlay networks")).hint("add --driver overlay, or leave it out")),
@@ -129,6 +140,14 @@ impl Model {
         if request.vxlan_port == Some(0) || request.ttl == Some(0) {
             return Err(invalid(&request.name, "neither a port nor a ttl can be 0"));
         }
+        if let Some(path) = &request.key_file {
+            if !request.encrypted {
+                return Err(invalid(path, format!("weft.key-file={path} is for encrypted overlays")).hint("add -o encrypted, or leave it out"));
+            }
+            if !path.starts_with('/') {
+                return Err(invalid(path, format!("weft.key-file={path} is not an absolute path: the daemon reads it, wherever it runs")));
+            }
+        }
         let mut overlay = Overlay {
             vni: self.choose_vni(request.vni)?,
             port: request.vxlan_port,
@@ -139,6 +158,8 @@ impl Model {
             strict: request.strict.unwrap_or(request.group.is_none()),
             ttl: request.ttl,
             group: request.group,
+            encrypted: request.encrypted,
+            key_file: request.key_file.clone(),
         };
         request.peers.iter().try_for_each(|peer| overlay.add_peer(*peer))?;
         Ok(Some(overlay))
@@ -215,7 +236,7 @@ impl Overlay {
     #[must_use]
     pub fn mtu(&self) -> u32 {
         let is_ipv6 = self.peers.iter().map(|peer| peer.ip).chain(self.group).any(|ip| ip.is_ipv6());
-        vxlan::inner_mtu(UNDERLAY_MTU, is_ipv6).into()
+        vxlan::inner_mtu(UNDERLAY_MTU, is_ipv6, self.encrypted).into()
     }
 }
 
@@ -247,6 +268,8 @@ mod tests {
         assert_eq!(vni(create(&mut model, &overlay("two")).unwrap()), 4097);
         let over_ipv6 = create(&mut model, &NetworkCreate { peers: vec!["fd00::2".parse().unwrap()], ..overlay("six") }).unwrap();
         assert_eq!((over_ipv6.mtu, vni(over_ipv6)), (1430, 4099));
+        let sealed = create(&mut model, &NetworkCreate { encrypted: true, ..overlay("sealed") }).unwrap();
+        assert_eq!((sealed.mtu, sealed.overlay.unwrap().encrypted), (1414, true));
         let group = create(&mut model, &NetworkCreate { group: Some([239, 1, 1, 1].into()), mtu: Some(8950), ..overlay("group") }).unwrap();
         assert_eq!((group.mtu, group.overlay.unwrap().strict), (8950, false));
     }
@@ -278,6 +301,10 @@ mod tests {
             (NetworkCreate { group: Some([10, 0, 0, 1].into()), ..overlay("x") }, "10.0.0.1"),
             (NetworkCreate { ttl: Some(0), ..overlay("x") }, "ttl"),
             (NetworkCreate { mtu: Some(65_500), ..overlay("x") }, "65500"),
+            (NetworkCreate { mtu: Some(65_470), encrypted: true, ..overlay("x") }, "65449"),
+            (NetworkCreate { driver: None, encrypted: true, ..overlay("x") }, "encrypted is for overlay"),
+            (NetworkCreate { key_file: Some("/k".into()), ..overlay("x") }, "/k"),
+            (NetworkCreate { key_file: Some("k".into()), encrypted: true, ..overlay("x") }, "absolute"),
         ] {
             let error = create(&mut model, &request).unwrap_err();
             assert!(error.message.contains(culprit), "{error}");

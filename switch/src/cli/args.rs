@@ -353,7 +353,7 @@ pub(super) struct NetworkCreateArguments {
     /// Of an overlay: another node, IP or IP:PORT
     #[arg(long)]
     pub(super) peer: Vec<Remote>,
-    /// KEY=VALUE; Docker's, and of overlays learning, strict, port, ttl and group
+    /// KEY=VALUE; Docker's, and of overlays learning, strict, port, ttl, group, encrypted and weft.key-file
     #[arg(short, long)]
     pub(super) opt: Vec<String>,
     /// `null`: no addresses
@@ -782,6 +782,12 @@ pub(super) enum VxlanAction {
         #[command(subcommand)]
         action: VxlanFdbAction,
     },
+    /// Reads the key file of an encrypted overlay again
+    ///
+    /// A line is `[EPOCH] KEY`, the key in 64 hexadecimal digits. The first line is sent with, a second one accepted too.
+    /// To change keys without loss: add the new one, with another epoch, as second line and rekey all nodes; make it
+    /// the first and rekey all; take the old one out and rekey all.
+    Rekey { network: String },
     /// Overlays with their counters, drops and remote stations
     #[command(alias = "list", alias = "ls")]
     Show {

@@ -247,6 +247,7 @@ mod tests {
             "weft vxlan peer add wide 192.0.2.2 192.0.2.3",
             "weft vxlan fdb append 02:00:00:00:00:01 wide 192.0.2.2",
             "weft vxlan show wide --json",
+            "weft vxlan rekey wide",
             "weft daemon --vxlan-port 8472",
             "weft run --rm --net lab -h web -e A=b -- ping -c 1 x",
             "weft run -it --net lab ping -c 1 x",

@@ -9,7 +9,7 @@ use super::{
     End, Place,
     args::{NetworkAction, NetworkCreateArguments, RouteAction},
     complain, invalid, print, print_json,
-    spec::{endpoint_request, pairs},
+    spec::{endpoint_request, options, pairs},
     table::table,
 };
 use crate::client::escape;
@@ -100,7 +100,7 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
             Err(_) => Err(invalid(&address, format!("--aux-address {label}={address}: {address:?} is not an IP address"))),
         })
         .collect::<Result<_, _>>()?;
-    let options = pairs(&arguments.opt)?;
+    let options = options(&arguments.opt)?;
     let mut request = NetworkCreate {
         name: arguments.name,
         driver: arguments.driver,

@@ -145,6 +145,11 @@ pub(super) fn pairs(words: &[String]) -> Result<BTreeMap<String, String>, Contro
     words.iter().map(split).collect()
 }
 
+/// KEY=VALUE words; the value of KEY alone is empty (as Docker's --opt).
+pub(super) fn options(words: &[String]) -> Result<BTreeMap<String, String>, ControlError> {
+    pairs(&words.iter().map(|word| if word.contains('=') { word.clone() } else { format!("{word}=") }).collect::<Vec<_>>())
+}
+
 /// KEY=VALUE words; KEY alone has the value it has here, if it has one (as Docker's -e).
 pub(super) fn environment(words: &[String], here: impl Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, ControlError> {
     let (given, named): (Vec<_>, Vec<_>) = words.iter().cloned().partition(|word| word.contains('='));

@@ -14,6 +14,11 @@ pub(super) fn run(action: VxlanAction, place: &Place) -> End {
     match action {
         VxlanAction::Peer { action } => peer(action, place),
         VxlanAction::Fdb { action } => fdb(&action, place),
+        VxlanAction::Rekey { network } => {
+            let done = place.client.post(&format!("/v1/networks/{}/keys", escape(&network)), &json!({}))?;
+            print(&format!("{network}: {}", encryption(&done)));
+            Ok(0)
+        }
         VxlanAction::Show { network, json } => show(network.as_deref(), json, place),
     }
 }
@@ -57,6 +62,15 @@ fn overlays(network: Option<&str>, place: &Place) -> Result<Value, weft_control:
     place.client.get(&network.map_or_else(|| "/v1/overlays".to_owned(), |network| format!("/v1/overlays?network={}", escape(network))))
 }
 
+/// How an overlay encrypts, in words.
+fn encryption(info: &Value) -> String {
+    let accepted: Vec<_> = info["accepted"].as_array().into_iter().flatten().map(text).collect();
+    match info["epoch"].as_u64() {
+        Some(epoch) => format!("encrypted, epoch {epoch}, accepts {}", accepted.join(" and ")),
+        None => "encrypted, no keys: nothing passes".into(),
+    }
+}
+
 fn show(network: Option<&str>, as_json: bool, place: &Place) -> End {
     let overlays = overlays(network, place)?;
     if as_json {
@@ -68,6 +82,9 @@ fn show(network: Option<&str>, as_json: bool, place: &Place) -> End {
         let group = overlay["group"].as_str().map(|group| format!(" group {group}")).unwrap_or_default();
         let (learning, strict) = (flag("learning", " nolearning"), flag("strict", ""));
         print(&format!("{}: vni {} port {} mtu {}{learning}{strict}{group}", text(&overlay["network"]), text(&overlay["vni"]), text(&overlay["port"]), text(&overlay["mtu"])));
+        if overlay["encryption"].is_object() {
+            print(&format!("  {}, {} sessions heard", encryption(&overlay["encryption"]), text(&overlay["encryption"]["sessions"])));
+        }
         let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(" ");
         print(&format!("  peers: {}", list(&overlay["peers"])));
         print(&format!("  counters: {}", pairs(&overlay["counters"])));

@@ -57,6 +57,7 @@ pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
         .route("/v1/ports/{port}/move", post(move_port))
         .route("/v1/networks/{network}/peers", post(add_peer).delete(remove_peer))
         .route("/v1/networks/{network}/stations", post(add_station).delete(remove_station))
+        .route("/v1/networks/{network}/keys", post(rekey))
         .route("/v1/overlays", get(overlays))
         .route("/v1/fdb", get(fdb).post(add_fdb).delete(remove_fdb))
         .route("/v1/netns", get(namespaces).post(add_namespace))
@@ -325,6 +326,10 @@ async fn remove_fdb(State(runtime): State<Runtime>, request: Body1<api::FdbEdit>
 
 async fn overlays(State(runtime): State<Runtime>, Query(query): Query<OfNetwork>) -> Answer<api::Overlays> {
     change(runtime, move |inner| inner.overlays(query.network.as_deref())).await
+}
+
+async fn rekey(State(runtime): State<Runtime>, Path(network): Path<String>) -> Answer<api::EncryptionInfo> {
+    change(runtime, move |inner| inner.rekey(&network)).await
 }
 
 async fn add_peer(State(runtime): State<Runtime>, Path(network): Path<String>, request: Body1<api::PeerEdit>) -> Answer<Value> {

@@ -1,19 +1,21 @@
 //! Overlay networks: their tunnels, and what there is to see of them.
 
-use std::collections::BTreeMap;
+mod key_file;
+
+use std::{collections::BTreeMap, path::Path};
 
 use dataplane::{Command, PortConfig, Reply};
 use packet::{NetworkId, PortId, UnicastMac, Vni};
 use serde_json::json;
-use vxlan::{RemoteKind, VniConfig};
+use vxlan::{RemoteKind, VniConfig, crypt::Keys};
 use weft_control::{
     Code, ControlError, Network, Result,
-    api::{OverlayInfo, Overlays, RemoteStation},
+    api::{EncryptionInfo, OverlayInfo, Overlays, RemoteStation},
     overlay::{Overlay, Remote},
 };
 
 use super::{
-    runtime::{Inner, unavailable},
+    runtime::{Inner, random, unavailable},
     views,
 };
 use crate::{
@@ -40,6 +42,11 @@ impl Inner {
 
     fn tunnel_of(&self, network: &Network, overlay: &Overlay) -> Result<TunnelConfig> {
         let udp_port = overlay.port.unwrap_or(self.vxlan_port);
+        // Without keys it is open, and carries nothing until they are there.
+        let keys = keys_of(overlay).unwrap_or_else(|error| {
+            tracing::error!(network = network.name, %error, "an encrypted overlay without keys carries nothing");
+            None
+        });
         let station = |(mac, node): (&String, &Remote)| Some((mac.parse().ok().and_then(UnicastMac::new)?, node.at(udp_port)));
         Ok(TunnelConfig {
             vni: Vni::new(overlay.vni).ok_or_else(|| unavailable("no such VNI"))?,
@@ -48,8 +55,10 @@ impl Inner {
                 learning: overlay.learning,
                 ageing: std::time::Duration::from_secs(network.ageing_s.into()),
                 strict: overlay.strict,
+                encrypted: overlay.encrypted,
                 ..VniConfig::default()
             },
+            keys,
             udp_port,
             ttl: overlay.ttl,
             group: overlay.group,
@@ -97,6 +106,19 @@ impl Inner {
             None => TunnelCommand::RemoveStation(port, station),
         })?;
         self.commit(model)
+    }
+
+    /// Reads the key file of an overlay again; its tunnel goes over to what is there now.
+    pub(crate) fn rekey(&mut self, reference: &str) -> Result<EncryptionInfo> {
+        let (port, _) = self.tunnel(reference)?;
+        let network = self.model.network(reference)?;
+        let keys = network.overlay.as_ref().map(keys_of).transpose()?.flatten();
+        let keys = keys.ok_or_else(|| ControlError::new(Code::Invalid, &network.name, format!("network {} is not encrypted", network.name)).hint("make it with -o encrypted"))?;
+        let info = EncryptionInfo { epoch: Some(keys.current), accepted: keys.epochs.iter().map(|(epoch, _)| *epoch).collect(), sessions: 0 };
+        let name = network.name.clone();
+        self.carry_out(TunnelCommand::SetKeys(port, keys))?;
+        self.event("overlay rekey", json!({ "network": name, "epoch": info.epoch }));
+        Ok(info)
     }
 
     fn carry_out(&self, command: TunnelCommand) -> Result<()> {
@@ -147,6 +169,19 @@ impl Inner {
             self.event("overlay mtu", json!({ "port": name, "mtu": change.mtu }));
         }
     }
+}
+
+/// What an encrypted overlay encrypts with, in a session of its own.
+pub(super) fn keys_of(overlay: &Overlay) -> Result<Option<Keys>> {
+    if !overlay.encrypted {
+        return Ok(None);
+    }
+    let Some(path) = &overlay.key_file else {
+        return Err(ControlError::new(Code::Invalid, "encrypted", "an encrypted overlay needs keys").hint("say -o weft.key-file=FILE, a file made with `(umask 077; openssl rand -hex 32 > FILE)`, the same on all nodes"));
+    };
+    let epochs = key_file::read(Path::new(path))?;
+    let current = epochs.first().map_or(0, |(epoch, _)| *epoch);
+    Ok(Some(Keys { epochs, current, session: u64::from_ne_bytes(random()?) }))
 }
 
 fn refused(error: AddPortError) -> ControlError {
@@ -208,6 +243,7 @@ fn info(network: &Network, overlay: &Overlay, view: &TunnelView, mut drops: BTre
         strict: overlay.strict,
         ttl: overlay.ttl,
         group: overlay.group,
+        encryption: view.crypt.as_ref().map(|crypt| EncryptionInfo { epoch: crypt.current, accepted: crypt.epochs.clone(), sessions: crypt.sessions }),
         peers: view.peers.iter().map(ToString::to_string).collect(),
         remotes: remotes.collect(),
         counters: named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),

@@ -29,6 +29,7 @@ use weft_control::{
 use super::{
     engine::{Consoles, Execs, History, UNKNOWN},
     names::Names,
+    overlay::keys_of,
     publishing::{Live, gateway_of},
     store::Store,
     uplink::LiveUplink,
@@ -222,6 +223,7 @@ impl Inner {
         }
         let network = model.network(&id)?.clone();
         self.check_against_uplink(&network)?;
+        network.overlay.as_ref().map(keys_of).transpose()?;
         let made = self.add_bridge(&network).and_then(|bridge| self.open_tunnel(&network, bridge)).and_then(|()| self.commit(model));
         if let Err(error) = made {
             self.drop_bridge(&id);
@@ -584,7 +586,12 @@ pub(crate) fn target_name(target: &NetnsTarget) -> String {
 
 /// 64 hex digits from the kernel's random source.
 pub(crate) fn new_id() -> Result<String> {
-    let mut bytes = [0; 32];
+    Ok(random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random<const BYTES: usize>() -> Result<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
     std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(unavailable)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes)
 }

@@ -9,15 +9,15 @@ use std::{
 use dataplane::DropReason;
 use packet::{Frame, PortId};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
-use vxlan::{DATAGRAM_MOST, Datagram, SEGMENTS_MOST};
+use vxlan::{DATAGRAM_MOST, Datagram, LANES, SEGMENTS_MOST};
 
 use crate::sys::{
     datagram::{self, Label},
     socket as sys,
 };
 
-/// Sending sockets of a family, and so source ports.
-const SENDERS: u16 = 16;
+/// Sending sockets of a family, and so source ports: one for each lane.
+const SENDERS: u16 = LANES;
 /// The dynamic ports, of which RFC 7348 section 5 wants source ports.
 const FIRST_PORT: u16 = 49_152;
 /// Dynamic ports for each socket to choose from.
@@ -85,9 +85,9 @@ impl Senders {
 
     /// Queues a datagram of a tunnel port. Those of a flow go through one socket, and so stay in order.
     pub(crate) fn push(&mut self, port: PortId, datagram: Datagram, ttl: Option<u8>) -> Result<(), Loss> {
-        let Datagram { to, source_port, ecn, frame, segment } = datagram;
+        let index = datagram.lane();
+        let Datagram { to, ecn, frame, segment, .. } = datagram;
         let family = family_of(to.ip());
-        let index = usize::from(source_port % SENDERS);
         let lost = Loss { port, reason: DropReason::WriteFailed, count: 1, to };
         let sender = self.families[family].get_mut(index).ok_or(lost)?;
         if sender.queue.is_empty() {

@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSlice},
     mem::zeroed,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd as _, AsRawFd},
     ptr,
 };
@@ -19,8 +19,8 @@ use super::{
 
 /// Buffers of one receiving call.
 const BATCH: usize = 16;
-/// Room for three control messages of one int: 3 * CMSG_SPACE(4).
-const CONTROL: usize = 3 * SPACE;
+/// Room for three control messages of one int, or two and an address: 2 * CMSG_SPACE(4) + CMSG_SPACE(20).
+const CONTROL: usize = 2 * SPACE + 40;
 const SPACE: usize = 24;
 /// Congestion field of a traffic class.
 const ECN: u8 = 3;
@@ -34,13 +34,13 @@ pub(crate) struct Label {
     pub(crate) ttl: Option<u8>,
 }
 
-/// Asks for datagrams joined, with their traffic class.
+/// Asks for datagrams joined, with their traffic class and where they were sent to.
 ///
 /// # Errors
 /// When the kernel cannot join (before Linux 5.0).
 pub(crate) fn set_up_receiving(socket: &Socket, ipv6: bool) -> io::Result<()> {
-    let (level, option) = if ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS) } else { (libc::IPPROTO_IP, libc::IP_RECVTOS) };
-    set(socket, level, option, 1)?;
+    let (level, options) = if ipv6 { (libc::IPPROTO_IPV6, [libc::IPV6_RECVTCLASS, libc::IPV6_RECVPKTINFO]) } else { (libc::IPPROTO_IP, [libc::IP_RECVTOS, libc::IP_PKTINFO]) };
+    options.into_iter().try_for_each(|option| set(socket, level, option, 1))?;
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
@@ -122,6 +122,8 @@ pub(crate) fn send(socket: &Socket, label: &Label, segment: Option<u16>, parts: 
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) from: SocketAddr,
+    /// Destination of the IP header.
+    pub(crate) to: IpAddr,
     /// The congestion field of the IP header.
     pub(crate) ecn: u8,
     /// Bytes of each but the last, when there are several.
@@ -145,28 +147,37 @@ impl Receiver {
     pub(crate) fn receive(&mut self, socket: &Socket, pool: &Pool, mut each: impl FnMut(Received)) -> io::Result<bool> {
         let result = self.0.receive(socket.as_fd(), pool, |Message { frame, control, name: (name, length) }| {
             if let Some(from) = address_of(name, length) {
-                let (ecn, segment) = read_control(control);
-                each(Received { from, ecn, segment, frame });
+                let Told { to, ecn, segment } = read_control(control);
+                each(Received { from, to, ecn, segment, frame });
             }
         });
         result.map(|(_, more)| more)
     }
 }
 
-/// The congestion field, and the length of segments (zero when there is one datagram).
-fn read_control(control: Control<'_>) -> (u8, usize) {
-    let (mut ecn, mut segment) = (0, 0);
+/// What control messages said; the length of segments is zero when there is one datagram.
+struct Told {
+    to: IpAddr,
+    ecn: u8,
+    segment: usize,
+}
+
+fn read_control(control: Control<'_>) -> Told {
+    let (mut to, mut ecn, mut segment) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0, 0);
     for (level, kind, data) in control {
         let int = data.first_chunk().map_or(0, |word| i32::from_ne_bytes(*word));
         match (level, kind) {
             // One byte of IPv4, an int of IPv6.
             (libc::IPPROTO_IP, libc::IP_TOS) => ecn = data.first().map_or(0, |class| class & ECN),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => ecn = u8::try_from(int).unwrap_or_default() & ECN,
+            // in_pktinfo(7): interface, local address, destination of the header; in6_pktinfo: the latter first.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => to = data.get(8..).and_then(<[u8]>::first_chunk::<4>).map_or(to, |octets| IpAddr::from(*octets)),
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => to = data.first_chunk::<16>().map_or(to, |octets| IpAddr::from(*octets)),
             (libc::SOL_UDP, libc::UDP_GRO) => segment = usize::try_from(int).unwrap_or_default(),
             _ => {}
         }
     }
-    (ecn, segment)
+    Told { to, ecn, segment }
 }
 
 #[cfg(test)]
@@ -195,7 +206,7 @@ mod tests {
             assert!(!arrays.receive(&receiver, &pool, |received| seen.push(received)).unwrap());
             let bytes: usize = seen.iter().map(|received| received.frame.len()).sum();
             assert_eq!(bytes, 245);
-            assert!(seen.iter().all(|received| received.from == sender.local_addr().unwrap().as_socket().unwrap()));
+            assert!(seen.iter().all(|received| received.from == sender.local_addr().unwrap().as_socket().unwrap() && received.to == at.ip()));
             assert_eq!((seen[0].ecn, seen[0].segment, seen[0].frame.len()), (1, 100, 240));
             assert_eq!((seen[1].ecn, seen[1].segment, seen[1].frame.bytes()), (0, 0, &[9; 5][..]));
             let again = arrays.receive(&receiver, &pool, drop).unwrap_err();

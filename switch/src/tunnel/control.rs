@@ -9,7 +9,10 @@ use std::{
 
 use mio::{Interest, Token, unix::SourceFd};
 use packet::{Instant, PortId, UnicastMac, Vni};
-use vxlan::{Counters, Drops, Refused, RemoteKind, RemoteView, VniConfig, Vtep, VtepConfig};
+use vxlan::{
+    Counters, Drops, Refused, RemoteKind, RemoteView, VniConfig, Vtep, VtepConfig,
+    crypt::{CryptView, Keys},
+};
 
 use super::{Endpoint, FIRST, Tunnel, Tunnels};
 use crate::io::underlay::{self, V4, V6};
@@ -19,6 +22,8 @@ use crate::io::underlay::{self, V4, V6};
 pub(crate) struct TunnelConfig {
     pub(crate) vni: Vni,
     pub(crate) rules: VniConfig,
+    /// Of an encrypted one, if there are any yet.
+    pub(crate) keys: Option<Keys>,
     /// UDP port of the endpoint.
     pub(crate) udp_port: u16,
     /// Hops of outer packets; the system's default when missing.
@@ -40,6 +45,8 @@ pub(crate) enum TunnelCommand {
     /// A station is behind that node.
     AddStation(PortId, UnicastMac, SocketAddr),
     RemoveStation(PortId, UnicastMac),
+    /// Encrypt with these from now on.
+    SetKeys(PortId, Keys),
     Show,
 }
 
@@ -83,6 +90,8 @@ pub(crate) struct TunnelView {
     pub(crate) counters: Counters,
     pub(crate) peers: Vec<SocketAddr>,
     pub(crate) remotes: Vec<RemoteView>,
+    /// How it encrypts, if it does.
+    pub(crate) crypt: Option<CryptView>,
 }
 
 impl Tunnels {
@@ -101,6 +110,9 @@ impl Tunnels {
         let &TunnelConfig { vni, rules, udp_port, ttl, group, .. } = config;
         let endpoint = self.endpoints[index].as_mut().ok_or(TunnelError::NoTunnel)?;
         endpoint.vtep.add_vni(vni, rules)?;
+        if let Some(keys) = &config.keys {
+            endpoint.vtep.set_keys(vni, keys)?;
+        }
         for &peer in config.peers.iter().filter(|peer| peer.port() != udp_port || !underlay::is_own(peer.ip())) {
             endpoint.vtep.add_peer(vni, peer)?;
         }
@@ -182,7 +194,7 @@ impl Tunnels {
     pub(crate) fn apply(&mut self, command: TunnelCommand, now: Instant) -> TunnelReply {
         let port = match command {
             TunnelCommand::Show => return TunnelReply::State(self.state(now)),
-            TunnelCommand::AddPeer(port, _) | TunnelCommand::RemovePeer(port, _) | TunnelCommand::AddStation(port, _, _) | TunnelCommand::RemoveStation(port, _) => port,
+            TunnelCommand::AddPeer(port, _) | TunnelCommand::RemovePeer(port, _) | TunnelCommand::AddStation(port, _, _) | TunnelCommand::RemoveStation(port, _) | TunnelCommand::SetKeys(port, _) => port,
         };
         let found = self.find(port).and_then(|(index, vni)| Some((self.endpoints.get_mut(index)?.as_mut()?, vni)));
         let Some((endpoint, vni)) = found else { return TunnelReply::Done(Err(TunnelError::NoTunnel)) };
@@ -197,6 +209,7 @@ impl Tunnels {
             TunnelCommand::AddStation(_, mac, to) => vtep.set_remote(vni, mac, to, RemoteKind::Static, now).map_err(Into::into),
             TunnelCommand::RemoveStation(_, mac) if vtep.remove_remote(vni, mac) => Ok(()),
             TunnelCommand::RemoveStation(..) => Err(TunnelError::NoStation),
+            TunnelCommand::SetKeys(_, keys) => vtep.set_keys(vni, &keys).map_err(Into::into),
             TunnelCommand::Show => Ok(()),
         })
     }
@@ -210,6 +223,7 @@ impl Tunnels {
             counters: endpoint.vtep.counters(vni).cloned().unwrap_or_default(),
             peers: endpoint.vtep.peers(vni).to_vec(),
             remotes: endpoint.vtep.remotes(vni, now),
+            crypt: endpoint.vtep.crypt(vni),
         };
         TunnelState {
             tunnels: endpoints().flat_map(|endpoint| endpoint.tunnels.iter().map(move |(vni, tunnel)| view(endpoint, *vni, tunnel))).collect(),

@@ -97,7 +97,7 @@ fn advertisement(target: &str) -> Vec<u8> {
     let message = [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &target, &[2, 1, 2, 0, 0, 0, 0, 0x66]].concat();
     let mut packet = [&[0x60, 0, 0, 0, 0, 32, 58, 255][..], &target, &all.octets(), &message].concat();
     let words = packet[8..].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>() + 32 + 58;
-    let sum = !((words & 0xffff) + (words >> 16)) as u16;
+    let sum = !u16::try_from((words & 0xffff) + (words >> 16)).expect("no second carry");
     packet[42..44].copy_from_slice(&sum.to_be_bytes());
     [&[0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0x66, 0x86, 0xdd][..], &packet].concat()
 }

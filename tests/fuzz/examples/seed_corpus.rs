@@ -17,6 +17,9 @@ fn main() -> io::Result<()> {
     for (name, bytes) in vnet_frames() {
         write("vnet_frame", name, &bytes)?;
     }
+    for (name, bytes) in tunnels() {
+        write("vxlan", name, &bytes)?;
+    }
     write("pcap", "each", b"\x00\x04eth0\x05\x06\x01\x02\x03\x04\x05\x06\x02\x03abc\x03\x00")?;
     write("pcap", "long", &[&[0x81, 255][..], &[b'x'; 70_000]].concat())
 }
@@ -148,6 +151,33 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("wrong_checksum", lie(&tcp4, 100, 0xee)),
     ]);
     vector
+}
+
+/// Records of the target `vxlan`: kind, length, bytes.
+fn tunnels() -> Vec<(&'static str, Vec<u8>)> {
+    let record = |kind: u8, bytes: &[u8]| [&[kind][..], &(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let header = |flags: u8, vni: u8| [flags, 0, 0, 0, 0, 0, vni, 0];
+    let inner = ethernet(&[], 0x0800, &summed(ipv4(UDP, &[], 0, &udp([0, 53, 4, 210], &data(100))), 20, UDP, false));
+    let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]].concat();
+    let super_frame = virtio(1, 1, 1400, 34, 16, &ethernet(&[], 0x0800, &summed(ipv4(TCP, &[], 0x4000, &tcp(0x10, &[], &data(9000))), 20, TCP, true)));
+    let clear = [&header(8, 42)[..], &inner].concat();
+    let sealed = [&header(0x40, 43)[..], &[0, 0, 0, 2], &[0; 8], &1_u64.to_be_bytes(), &inner, &[0; 16]].concat();
+    let plain = virtio(0, 0, 0, 0, 0, &inner);
+    vec![
+        ("clear", record(0, &clear)),
+        ("clear_into_the_encrypted", record(0, &[&header(8, 43)[..], &inner].concat())),
+        ("sealed", record(0, &sealed)),
+        ("sealed_into_the_clear", record(0, &[&header(0x40, 42)[..], &sealed[8..]].concat())),
+        ("train", record(1, &[&(clear.len() as u16).to_be_bytes()[..], &clear, &clear, &clear, &clear[..60]].concat())),
+        ("mixed_train", record(1, &[&(clear.len() as u16).to_be_bytes()[..], &clear, &sealed[..clear.len()], &clear].concat())),
+        ("sealed_train", record(1, &[&(sealed.len() as u16).to_be_bytes()[..], &sealed, &sealed].concat())),
+        ("arp_suppressed", record(2, &virtio(0, 0, 0, 0, 0, &arp))),
+        ("across", [record(2, &plain), record(3, &plain), record(5, &[1, 200]), record(2, &plain)].concat()),
+        ("super_frames", [record(2, &super_frame), record(3, &super_frame)].concat()),
+        ("damaged", record(4, &[&[0, 77][..], &plain].concat())),
+        ("damaged_super_frame", record(4, &[&[3, 1][..], &super_frame].concat())),
+        ("short", record(0, &clear[..7])),
+    ]
 }
 
 fn virtio(flags: u8, gso: u8, size: u16, start: u16, offset: u16, frame: &[u8]) -> Vec<u8> {

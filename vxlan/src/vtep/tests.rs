@@ -8,6 +8,8 @@ use super::{
 use crate::{DATAGRAM_MOST, Datagram, Outer, SEGMENTS_MOST, ecn, header::HEADER_LEN, inner_mtu};
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
+/// Where datagrams are sent to.
+const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 fn pool() -> Pool {
     Pool::new(PoolConfig { small: 4096, large: 128 })
@@ -26,7 +28,7 @@ fn station(mac: [u8; 6]) -> UnicastMac {
 }
 
 fn from(text: &str) -> Outer {
-    Outer { from: at(text), ecn: ecn::NOT_ECT }
+    Outer { from: at(text), to: HOME, ecn: ecn::NOT_ECT }
 }
 
 fn nobody(_: Vni, _: &Parsed, _: &[u8]) -> Result<(), DropReason> {
@@ -192,7 +194,7 @@ fn tags_pass_unless_denied() {
 #[test]
 fn the_mtu_is_exact() {
     let pool = pool();
-    let mut vtep = with(&pool, VniConfig { mtu: inner_mtu(1500, false), ..VniConfig::default() });
+    let mut vtep = with(&pool, VniConfig { mtu: inner_mtu(1500, false, false), ..VniConfig::default() });
     // 20 of IP, 8 of UDP.
     let (most, above) = (udp4(1, 2, &[0; 1450 - 28]), udp4(1, 2, &[0; 1451 - 28]));
     let [most, above] = [most, above].map(|bytes| pool.copy_of(&bytes).unwrap());
@@ -345,7 +347,7 @@ fn congestion_on_the_underlay_is_told_or_lost() {
         let mut frame = pool.copy_of(&udp4(1, 2, &[])).unwrap();
         PacketMut::new(&mut frame).unwrap().set_ecn(inner);
         let datagram = pool.copy_of(&packed(42, frame.bytes())).unwrap();
-        let out = vtep.decap(Outer { from: at("192.0.2.2:4789"), ecn: ecn::CE }, datagram, nobody, NOW);
+        let out = vtep.decap(Outer { from: at("192.0.2.2:4789"), to: HOME, ecn: ecn::CE }, datagram, nobody, NOW);
         let mark = out.map(|(_, frame)| {
             assert!(checksum::verify(frame.bytes()));
             ecn::of(&Parsed::new(frame.bytes()).unwrap(), frame.bytes())
@@ -499,7 +501,7 @@ proptest! {
         let (mut vtep, mut frames, mut handed_in) = (vtep(&pool), 0, 0);
         for (sound_header, bytes, ecn) in datagrams {
             let bytes = if sound_header { packed(42, &bytes) } else { bytes };
-            let outer = Outer { from: at("192.0.2.2:5"), ecn };
+            let outer = Outer { from: at("192.0.2.2:5"), to: HOME, ecn };
             let taken = vtep.decap(outer, pool.copy_of(&bytes).unwrap(), nobody, NOW);
             (frames, handed_in) = (frames + u64::from(taken.is_ok()), handed_in + 1);
             drop(taken);
@@ -524,7 +526,7 @@ proptest! {
             bytes[place] = value;
         }
         bytes.truncate(length);
-        let taken = vtep.decap(Outer { from: at("192.0.2.2:5"), ecn }, pool.copy_of(&bytes).unwrap(), nobody, NOW).is_ok();
+        let taken = vtep.decap(Outer { from: at("192.0.2.2:5"), to: HOME, ecn }, pool.copy_of(&bytes).unwrap(), nobody, NOW).is_ok();
         prop_assert_eq!(u64::from(taken) + vtep.drops().total(), 1);
     }
 
@@ -592,7 +594,7 @@ fn a_marked_buffer_needs_one_more_large_one() {
     let few = Pool::new(PoolConfig { small: 64, large: 2 });
     let mut vtep = vtep(&few);
     let mut out = Vec::new();
-    let outer = Outer { from: at("192.0.2.2:5"), ecn: ecn::CE };
+    let outer = Outer { from: at("192.0.2.2:5"), to: HOME, ecn: ecn::CE };
     vtep.decap_many(outer, few.copy_of(&bytes).unwrap(), HEADER_LEN + 54 + 1000, nobody, NOW, &mut out);
     assert_eq!((out.len(), out[0].1.len(), vtep.drops().total()), (1, 54 + 20_000, 0));
     assert_eq!(ecn::of(&Parsed::new(out[0].1.bytes()).unwrap(), out[0].1.bytes()), ecn::CE);
