@@ -90,7 +90,7 @@ impl Vtep {
             out.truncate(first);
             return Err(reason);
         }
-        if !config.encrypted {
+        if !config.encrypted && targets.len() > 1 {
             replicate(first, &targets[1..], out);
         }
         counters.frames_out += 1;
@@ -124,6 +124,7 @@ enum Envelope<'a> {
 
 impl Envelope<'_> {
     /// Bytes before and behind the inner frame.
+    #[inline]
     const fn room(&self) -> (usize, usize) {
         match self {
             Self::Clear(_) => (HEADER_LEN, 0),
@@ -132,6 +133,7 @@ impl Envelope<'_> {
     }
 
     /// Finishes a datagram whose inner frame is in its place.
+    #[inline]
     fn close(&mut self, datagram: &mut [u8]) -> Result<(), DropReason> {
         match self {
             Self::Clear(header) => {
@@ -144,6 +146,8 @@ impl Envelope<'_> {
 }
 
 /// A frame, or the segments of a super-frame, to one remote. On an error some may have been given already.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "on every frame's way; counted")]
 fn wrap(frame: Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
     if frame.offload.gso != Gso::None {
         return cut(&frame, envelope, label, pool, out);
@@ -153,6 +157,7 @@ fn wrap(frame: Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, ou
 }
 
 /// Each remote has a key, and so bytes, of its own; the last one's may be in the frame's own buffer.
+#[inline(never)]
 fn seal_each(frame: Frame, sealing: &mut Sealing, label: Label, targets: &[SocketAddr], pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
     let Some((last, others)) = targets.split_last() else { return Err(DropReason::NoRemote) };
     let lane = flow::lane(label.source_port);
@@ -175,6 +180,8 @@ fn replicate(first: usize, others: &[SocketAddr], out: &mut Vec<Datagram>) {
 }
 
 /// A frame of wire size, in place if its buffer is ours alone.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "on every frame's way; counted")]
 fn whole(frame: Frame, envelope: &mut Envelope<'_>, pool: &Pool) -> Result<Frame, DropReason> {
     let (front, back) = envelope.room();
     let mut frame = own(frame, front, back, pool)?;
@@ -187,6 +194,7 @@ fn whole(frame: Frame, envelope: &mut Envelope<'_>, pool: &Pool) -> Result<Frame
 }
 
 /// A super-frame into as few sends as it takes. On an error some were given already.
+#[inline(never)]
 fn cut(frame: &Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
     let (front, back) = envelope.room();
     let segment_len = front + longest_segment(frame).ok_or(DropReason::CannotSegment)? + back;

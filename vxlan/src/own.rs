@@ -8,10 +8,14 @@ use crate::drop::DropReason;
 ///
 /// # Errors
 /// `no_buffer`.
+#[inline]
 pub(crate) fn own(frame: Frame, headroom: usize, tailroom: usize, pool: &Pool) -> Result<Frame, DropReason> {
-    if frame.is_unique() && frame.headroom() >= headroom && frame.capacity() >= frame.len() + tailroom {
-        return Ok(frame);
-    }
+    let is_ours = frame.is_unique() && frame.headroom() >= headroom && frame.capacity() >= frame.len() + tailroom;
+    if is_ours { Ok(frame) } else { copied(&frame, tailroom, pool) }
+}
+
+#[cold]
+fn copied(frame: &Frame, tailroom: usize, pool: &Pool) -> Result<Frame, DropReason> {
     let mut copy = pool.take_for(frame.len() + tailroom).ok_or(DropReason::NoBuffer)?;
     copy.set_len(frame.len());
     copy.bytes_mut().copy_from_slice(frame.bytes());

@@ -4,11 +4,19 @@
 //! harness costs, so that neither set-up nor harness counts.
 #![allow(clippy::print_stdout, reason = "results go to standard output")]
 
-use std::{process::Command, time::Instant as Clock};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::Command,
+    time::Instant as Clock,
+};
 
 use dataplane::{BridgeConfig, GatewayConfig, GatewayRole, Guard, Link, Outbox, PacketUplink, PortConfig, Reply, Router, Switch, SwitchConfig};
 use nat::{Behaviour, Inside, NatConfig, Translation};
-use packet::{Instant, Mac, NetworkId, Pool, PoolConfig, PortId, UnicastMac};
+use packet::{Instant, Mac, NetworkId, Pool, PoolConfig, PortId, UnicastMac, Vni};
+use vxlan::{
+    Datagram, Outer, RemoteKind, VniConfig, Vtep, VtepConfig,
+    crypt::{Keys, Secret},
+};
 
 struct Bench {
     switch: Switch,
@@ -18,7 +26,7 @@ struct Bench {
     frame: Vec<u8>,
 }
 
-const CASES: &[&str] = &["unicast-64", "unicast-1500", "unicast-guarded", "flood-8", "unicast-1000-ports", "unicast-1M-fdb", "nat-established"];
+const CASES: &[&str] = &["unicast-64", "unicast-1500", "unicast-guarded", "flood-8", "unicast-1000-ports", "unicast-1M-fdb", "nat-established", "vxlan-encap", "vxlan-both", "vxlan-encrypted-both-1400"];
 
 fn mac(number: u32) -> Mac {
     let [a, b, c, d] = number.to_be_bytes();
@@ -146,10 +154,62 @@ impl NatBench {
     }
 }
 
+/// A frame into a tunnel, and out of it on another node: the buffer is the same all the way.
+struct TunnelBench {
+    near: Vtep,
+    far: Option<Vtep>,
+    frame: packet::Frame,
+    sent: Vec<Datagram>,
+}
+
+const NEAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+impl TunnelBench {
+    fn new(case: &str) -> Self {
+        let pool = Pool::new(PoolConfig::default());
+        let vni = Vni::new(42).expect("a VNI");
+        let encrypted = case.contains("encrypted");
+        let node = |peer: IpAddr, station: u32, session: u64| {
+            let mut vtep = Vtep::new(VtepConfig::default(), pool.clone(), [1, 2]);
+            let peer = SocketAddr::new(peer, vxlan::PORT);
+            vtep.add_vni(vni, VniConfig { encrypted, strict: true, ..VniConfig::default() }).expect("a new VNI");
+            vtep.add_peer(vni, peer).expect("a peer");
+            vtep.set_keys(vni, &Keys { epochs: vec![(1, Secret([7; 32]))], current: 1, session }).expect("keys");
+            let station = UnicastMac::new(mac(station)).expect("unicast");
+            vtep.set_remote(vni, station, peer, RemoteKind::Pushed, Instant::ZERO).expect("room");
+            vtep
+        };
+        let (near, far) = (node(FAR, 2, 1), node(NEAR, 1, 2));
+        let mut frame = [&mac(2).0[..], &mac(1).0, &[8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 7, 0, 7, 0, 26, 0, 0]].concat();
+        frame.resize(if case.ends_with("1400") { 1414 } else { 60 }, 0);
+        let length = u16::try_from(frame.len() - 14).expect("short");
+        frame[16..18].copy_from_slice(&length.to_be_bytes());
+        Self { near, far: case.contains("both").then_some(far), frame: pool.copy_of(&frame).expect("a buffer"), sent: Vec::new() }
+    }
+
+    fn run(self, frames: u32) {
+        let Self { mut near, mut far, mut frame, mut sent } = self;
+        let (vni, now) = (Vni::new(42).expect("a VNI"), Instant::from_nanos(1));
+        for _ in 0..frames {
+            near.encap(vni, frame, now, &mut sent).expect("it is wrapped");
+            let Datagram { frame: mut datagram, source_port, .. } = sent.pop().expect("one");
+            frame = if let Some(far) = &mut far {
+                let outer = Outer { from: SocketAddr::new(NEAR, source_port), to: FAR, ecn: 0 };
+                far.decap(outer, datagram, |_, _, _| Ok(()), now).expect("it is taken").1
+            } else {
+                datagram.pull(vxlan::header::HEADER_LEN);
+                datagram
+            };
+        }
+    }
+}
+
 fn run(case: &str, frames: u32) {
     match case {
         "harness" => run_harness(frames),
         "nat-established" => NatBench::new().run(frames),
+        "vxlan-encap" | "vxlan-both" | "vxlan-encrypted-both-1400" => TunnelBench::new(case).run(frames),
         _ => Bench::new(case).run(frames),
     }
 }
