@@ -147,7 +147,7 @@ impl Node {
     }
 }
 
-/// Pings over both families, and TCP and UDP both ways.
+/// Pings over both families, and TCP and UDP both ways; how fast is for perf/ to say, on a machine that has time.
 fn traffic(one: &Ns, two: &Ns, last: u8) {
     for to in [format!("10.0.0.{last}"), format!("fd0a::{last}")] {
         eventually("the first ping", || one.run(&format!("ping -c 1 -W 1 {to}")).code == Some(0));
@@ -158,7 +158,7 @@ fn traffic(one: &Ns, two: &Ns, last: u8) {
         for options in ["", "-R", "-P 4"] {
             let report = one.iperf(&to, options);
             let bytes = report["end"]["sum_received"]["bytes"].as_u64();
-            assert!(bytes.is_some_and(|bytes| bytes > 10_000_000), "TCP {to} {options}: {bytes:?} bytes, {}", report["error"]);
+            assert!(bytes.is_some_and(|bytes| bytes > 500_000), "TCP {to} {options}: {bytes:?} bytes, {}", report["error"]);
         }
         for options in ["-u -b 20M -l 1300", "-u -b 20M -l 1300 -R", "-u -b 1M -l 64", "-u -b 20M -l 8000"] {
             let report = one.iperf(&to, options);
