@@ -32,4 +32,4 @@ pub use error::{Code, ControlError, Result};
 pub use model::{ConfigNetwork, port_name, Endpoint, EndpointKind, L2, Model, NatPreset, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
 pub use publish::{Protocol, Published};
 pub use vip::Served;
-pub use state::{StateError, decode, encode};
+pub use state::{Journal, StateError, decode};

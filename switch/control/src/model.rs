@@ -8,6 +8,7 @@ use std::{
     net::IpAddr,
 };
 
+use imbl::{OrdMap, OrdSet};
 use ipnetwork::IpNetwork;
 use packet::{Mac, UnicastMac, VlanId};
 use serde::{Deserialize, Serialize};
@@ -384,16 +385,17 @@ pub struct ConfigNetwork {
     pub request: NetworkCreate,
 }
 
-/// Everything that is wanted.
+/// Everything that is wanted. A copy shares all that did not change since: copying one to try a change on
+/// costs the same however much there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// By id.
-    pub networks: BTreeMap<String, Network>,
+    pub networks: OrdMap<String, Network>,
     /// By id.
-    pub sandboxes: BTreeMap<String, Sandbox>,
+    pub sandboxes: OrdMap<String, Sandbox>,
     /// Pairs of networks, by id, that reach each other through the router; the smaller id first.
     #[serde(default)]
-    pub routes: BTreeSet<(String, String)>,
+    pub routes: OrdSet<(String, String)>,
     /// What the daemon was told beside.
     #[serde(skip)]
     pub defaults: Defaults,
@@ -408,7 +410,7 @@ impl Model {
     /// # Errors
     /// When there is none, or several.
     pub fn network(&self, reference: &str) -> Result<&Network> {
-        let found = resolve(reference, self.networks.values(), |network| (&network.id, &network.name));
+        let found = resolve(reference, &self.networks, |network| &network.name);
         found.map_err(|several| missing("network", reference, several, "`weft network ls` lists them"))
     }
 
@@ -417,7 +419,7 @@ impl Model {
     /// # Errors
     /// When there is none, or several.
     pub fn sandbox(&self, reference: &str) -> Result<&Sandbox> {
-        let found = resolve(reference, self.sandboxes.values(), |sandbox| (&sandbox.id, &sandbox.name));
+        let found = resolve(reference, &self.sandboxes, |sandbox| &sandbox.name);
         found.map_err(|several| missing("sandbox", reference, several, "`weft ps` lists them"))
     }
 
@@ -594,7 +596,7 @@ impl Model {
                 .hint("remove or disconnect them first"));
         }
         let id = network.id.clone();
-        self.routes.retain(|(one, other)| *one != id && *other != id);
+        self.routes = self.routes.iter().filter(|(one, other)| *one != id && *other != id).cloned().collect();
         self.networks.remove(&id).ok_or_else(|| missing("network", reference, false, ""))
     }
 
@@ -618,8 +620,8 @@ impl Model {
         }
         let pair = (one, other);
         match open {
-            true if !self.routes.insert(pair.clone()) => Err(ControlError::new(Code::Exists, &networks[0], format!("{} and {} reach each other already", networks[0], networks[1]))),
-            false if !self.routes.remove(&pair) => Err(ControlError::new(Code::NotFound, &networks[0], format!("there is no route between {} and {}", networks[0], networks[1]))),
+            true if self.routes.insert(pair.clone()).is_some() => Err(ControlError::new(Code::Exists, &networks[0], format!("{} and {} reach each other already", networks[0], networks[1]))),
+            false if self.routes.remove(&pair).is_none() => Err(ControlError::new(Code::NotFound, &networks[0], format!("there is no route between {} and {}", networks[0], networks[1]))),
             _ => Ok(pair),
         }
     }
@@ -627,6 +629,12 @@ impl Model {
     /// Endpoints of a network, with their sandboxes.
     pub fn members<'a>(&'a self, network: &'a str) -> impl Iterator<Item = (&'a Sandbox, &'a Endpoint)> {
         self.sandboxes.values().flat_map(move |sandbox| sandbox.endpoints.iter().filter(move |endpoint| endpoint.network == network).map(move |endpoint| (sandbox, endpoint)))
+    }
+
+    /// Ids of the networks that have endpoints.
+    #[must_use]
+    pub fn networks_in_use(&self) -> BTreeSet<&str> {
+        self.sandboxes.values().flat_map(|sandbox| &sandbox.endpoints).map(|endpoint| endpoint.network.as_str()).collect()
     }
 
     /// Makes a sandbox without endpoints; gives its id.
@@ -898,13 +906,14 @@ fn dhcp_range(request: &NetworkCreate, pools: &[Pool]) -> Result<Option<IpNetwor
     Ok(Some(range))
 }
 
-fn resolve<'a, T>(reference: &str, all: impl Iterator<Item = &'a T> + Clone, names: impl Fn(&'a T) -> (&'a String, &'a String)) -> std::result::Result<&'a T, bool> {
-    if let Some(exact) = all.clone().find(|item| names(item).1 == reference || names(item).0 == reference) {
+/// By id, by name, by the beginning of an id, in this order.
+fn resolve<'a, T>(reference: &str, all: &'a OrdMap<String, T>, name: impl Fn(&T) -> &String) -> std::result::Result<&'a T, bool> {
+    if let Some(exact) = all.get(reference).or_else(|| all.values().find(|item| name(item) == reference)) {
         return Ok(exact);
     }
-    let mut by_prefix = all.filter(|item| reference.len() >= 3 && names(item).0.starts_with(reference));
+    let mut by_prefix = all.range(reference.to_owned()..).take_while(|(id, _)| reference.len() >= 3 && id.starts_with(reference));
     match (by_prefix.next(), by_prefix.next()) {
-        (Some(only), None) => Ok(only),
+        (Some((_, only)), None) => Ok(only),
         (found, _) => Err(found.is_some()),
     }
 }

@@ -1,6 +1,7 @@
 //! Gateways and published ports: listeners are bound here, all or none, and handed to the uplink.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
@@ -102,7 +103,7 @@ impl Inner {
         self.own_on_uplink(network)?;
         let inside = (self.uplink.is_some() && !network.internal).then(|| translation_of(network));
         self.dataplane.uplink(UplinkCommand::SetNetwork(bridge, served, inside)).map_err(unavailable)?;
-        for (one, other) in &self.model.routes {
+        for (one, other) in self.model.routes.iter().filter(|(one, other)| [one, other].contains(&&network.id)) {
             if let (Some(&one), Some(&other)) = (self.bridges.get(one), self.bridges.get(other)) {
                 self.dataplane.uplink(UplinkCommand::SetRoute(one, other, true)).map_err(unavailable)?;
             }
@@ -336,16 +337,18 @@ impl Inner {
 
     pub(crate) fn publish_infos(&self) -> Result<Vec<PublishInfo>> {
         let state = self.uplink_state()?;
+        let publishes: HashMap<_, _> = state.publishes.iter().map(|view| (view.listener, view)).collect();
+        let forwards: HashMap<_, _> = state.forwards.iter().map(|view| (view.id, view)).collect();
         let mut infos = Vec::new();
         for (id, live) in &self.live {
-            let Ok(sandbox) = self.model.sandbox(id) else { continue };
+            let Some(sandbox) = self.model.sandboxes.get(id) else { continue };
             for (published, way) in live.iter().flat_map(|live| live.ways.iter().map(move |way| (&live.published, way))) {
                 let seen = match way {
                     Way::Listener(listener) => {
-                        let view = state.publishes.iter().find(|view| view.listener == *listener);
+                        let view = publishes.get(listener);
                         view.map(|view| (view.publish.host, view.publish.inside, view.hits, None))
                     }
-                    Way::Forward(id) => state.forwards.iter().find(|view| view.id == *id).map(|view| {
+                    Way::Forward(id) => forwards.get(id).map(|view| {
                         let (forward, inside) = (view.forward, view.forward.to);
                         let any = if inside.ip.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
                         let host = SocketAddr::new(forward.address.unwrap_or(any), forward.ports.0);
@@ -375,8 +378,10 @@ impl Inner {
 
     pub(crate) fn flow_infos(&self) -> Result<Vec<FlowInfo>> {
         let state = self.uplink_state()?;
+        let names: HashMap<NetworkId, &str> = self.bridges.iter().filter_map(|(id, bridge)| Some((*bridge, self.model.networks.get(id)?.name.as_str()))).collect();
+        let name_of = |network: NetworkId| names.get(&network).copied().unwrap_or_default().to_owned();
         let carried = state.flows.into_iter().map(|flow| FlowInfo {
-            network: self.network_name(flow.network),
+            network: name_of(flow.network),
             protocol: protocol_name(flow.transport.number(flow.inside.is_ipv4())),
             inside: flow.inside.to_string(),
             outside: flow.outside.to_string(),
@@ -389,7 +394,7 @@ impl Inner {
             rx_bytes: flow.rx_bytes,
         });
         let translated = state.connections.into_iter().map(|connection| FlowInfo {
-            network: self.network_name(connection.network),
+            network: name_of(connection.network),
             protocol: protocol_name(connection.protocol),
             inside: connection.inside.to_string(),
             outside: connection.outside.to_string(),

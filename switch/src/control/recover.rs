@@ -19,8 +19,8 @@ impl Inner {
         let mut model = self.model.clone();
         if model.network("bridge").is_err() {
             let request = NetworkCreate { name: "bridge".into(), ..NetworkCreate::default() };
-            model.create_network(&request, new_id()?)?;
-            if let Some(bridge) = model.networks.values_mut().next() {
+            let id = model.create_network(&request, new_id()?)?;
+            if let Some(bridge) = model.networks.get_mut(&id) {
                 bridge.created_ns = now_ns();
             }
             self.commit(model)?;

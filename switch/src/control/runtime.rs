@@ -268,7 +268,8 @@ impl Inner {
 
     /// Removes the networks that nobody is in, but for the default one; gives their names.
     pub(crate) fn prune_networks(&mut self) -> Result<Vec<String>> {
-        let unused = |network: &&Network| network.name != "bridge" && self.model.members(&network.id).next().is_none();
+        let used = self.model.networks_in_use();
+        let unused = |network: &&Network| network.name != "bridge" && !used.contains(network.id.as_str());
         let names: Vec<String> = self.model.networks.values().filter(unused).map(|network| network.name.clone()).collect();
         for name in &names {
             self.remove_network(name)?;

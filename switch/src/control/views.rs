@@ -109,9 +109,10 @@ impl Inner {
     pub(crate) fn bridge_infos(&self) -> Result<Vec<BridgeInfo>> {
         let Reply::Bridges(views) = self.dataplane.apply(Command::ShowBridges).map_err(unavailable)? else { return Ok(Vec::new()) };
         let names = self.names_by_port();
+        let views: BTreeMap<_, _> = views.iter().map(|view| (view.id, view)).collect();
         let infos = self.model.networks.values().filter_map(|network| {
             let bridge = self.bridges.get(&network.id)?;
-            let view = views.iter().find(|view| view.id == *bridge)?;
+            let view = views.get(bridge)?;
             Some(BridgeInfo {
                 name: network.name.clone(),
                 id: format!("8000.{}", &network.id[..12]),

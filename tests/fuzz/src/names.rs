@@ -15,7 +15,7 @@ fn zone() -> Zone {
     model.create_sandbox(&SandboxCreate { name: Some("web1".into()), ..SandboxCreate::default() }, "2".repeat(64)).expect("a sandbox");
     let request = EndpointCreate { network: "lab".into(), aliases: vec!["web".into()], ..EndpointCreate::default() };
     model.create_endpoint(&"2".repeat(64), &request, "3".repeat(64), EndpointKind::Tap).expect("an endpoint");
-    Zone::all(&model).into_values().next().expect("a zone")
+    Zone::of(&model, &["1".repeat(64)].into())
 }
 
 pub fn names(message: &[u8]) {

@@ -34,14 +34,18 @@ fn model() -> Model {
             model.create_endpoint(&sandbox, &request, format!("{number:x}{network}").repeat(9), EndpointKind::Tap).unwrap();
         }
     }
-    for sandbox in model.sandboxes.values_mut().filter(|sandbox| sandbox.name == "web1") {
+    if let Some(sandbox) = model.sandboxes.get_mut(&id_of(&model, "web1")) {
         sandbox.publishes.push(Published { host_ip: None, host_port: 8888, port: 8080, protocol: Protocol::Tcp });
     }
     model
 }
 
+fn id_of(model: &Model, sandbox: &str) -> String {
+    model.sandbox(sandbox).unwrap().id.clone()
+}
+
 fn zone() -> Zone {
-    Zone::all(&model()).remove(id(1).as_str()).unwrap()
+    Zone::of(&model(), &[id(1)].into())
 }
 
 fn question(name: &str, kind: TYPE) -> Packet<'_> {
@@ -108,8 +112,9 @@ fn a_shared_alias_is_all_of_them_and_each_is_first_once() {
 #[test]
 fn endpoints_that_are_down_are_no_answer() {
     let mut model = model();
-    model.sandboxes.values_mut().find(|sandbox| sandbox.name == "web1").unwrap().endpoints[0].up = false;
-    let zone = Zone::all(&model).remove(id(1).as_str()).unwrap();
+    let web1 = id_of(&model, "web1");
+    model.sandboxes.get_mut(&web1).unwrap().endpoints[0].up = false;
+    let zone = Zone::of(&model, &[id(1)].into());
     assert_eq!(said(&zone, "web", TYPE::A, 0), ok(&["10.9.0.3"]));
     assert_eq!(said(&zone, "web1", TYPE::A, 0), (RCODE::NameError, vec![]));
 }
@@ -151,20 +156,18 @@ fn published_ports_are_services() {
 fn a_network_may_keep_names_to_itself() {
     let mut model = model();
     model.networks.get_mut(&id(1)).unwrap().names = false;
-    let zone = Zone::all(&model).remove(id(1).as_str()).unwrap();
+    let zone = Zone::of(&model, &[id(1)].into());
     assert_eq!(said(&zone, "web1", TYPE::A, 0), (RCODE::NameError, vec![]));
 }
 
 #[test]
 fn views_of_several_networks() {
     let model = model();
-    let zones = Zone::all(&model);
-    let mut both = zones[id(1).as_str()].clone();
-    both.extend(&zones[id(2).as_str()]);
+    let both = Zone::of(&model, &[id(1), id(2)].into());
     assert_eq!(said(&both, "box", TYPE::A, 0), ok(&["10.8.0.2", "10.9.0.4"]));
     assert_eq!(said(&both, "box.back", TYPE::A, 0), ok(&["10.8.0.2"]));
     assert_eq!(said(&both, "web1", TYPE::A, 0), ok(&["10.9.0.2"]));
-    assert_eq!(said(&zones[id(2).as_str()], "web1", TYPE::A, 0).0, RCODE::NameError);
+    assert_eq!(said(&Zone::of(&model, &[id(2)].into()), "web1", TYPE::A, 0).0, RCODE::NameError);
 }
 
 /// A service of so many that its answer is too long.
@@ -175,7 +178,7 @@ fn crowded() -> Zone {
         let sandbox = model.create_sandbox(&SandboxCreate { name: Some(format!("s{number}")), ..SandboxCreate::default() }, id(number)).unwrap();
         model.create_endpoint(&sandbox, &EndpointCreate { network: "lab".into(), aliases: vec!["all".into()], ..EndpointCreate::default() }, id(number + 100_000), EndpointKind::Tap).unwrap();
     }
-    Zone::all(&model).remove(id(1).as_str()).unwrap()
+    Zone::of(&model, &[id(1)].into())
 }
 
 #[test]

@@ -37,30 +37,18 @@ pub(super) struct Service {
 const SHORT_ID: usize = 12;
 
 impl Zone {
-    /// The zone of each network that has members, by id.
+    /// What is known in these networks, which are given by id.
     #[must_use]
-    pub fn all(model: &Model) -> BTreeMap<&str, Self> {
-        let mut zones: BTreeMap<&str, Self> = BTreeMap::new();
+    pub fn of(model: &Model, networks: &BTreeSet<String>) -> Self {
+        let mut zone = Self::default();
         for sandbox in model.sandboxes.values() {
-            for endpoint in &sandbox.endpoints {
+            for endpoint in sandbox.endpoints.iter().filter(|endpoint| networks.contains(&endpoint.network)) {
                 if let Some(network) = model.networks.get(&endpoint.network) {
-                    zones.entry(&network.id).or_default().add(network, sandbox, endpoint);
+                    zone.add(network, sandbox, endpoint);
                 }
             }
         }
-        zones
-    }
-
-    /// One view of several networks.
-    pub fn extend(&mut self, other: &Self) {
-        for (name, addresses) in &other.names {
-            self.names.entry(name.clone()).or_default().extend(addresses);
-        }
-        for (name, services) in &other.services {
-            self.services.entry(name.clone()).or_default().extend(services.iter().cloned());
-        }
-        self.pointers.extend(other.pointers.iter().map(|(address, name)| (*address, name.clone())));
-        self.subnets.extend(&other.subnets);
+        zone
     }
 
     fn add(&mut self, network: &Network, sandbox: &Sandbox, endpoint: &Endpoint) {

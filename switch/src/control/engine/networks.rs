@@ -72,7 +72,8 @@ pub(super) async fn list(State(runtime): State<Runtime>, Query(query): Query<Lis
         }
     }
     locked(runtime, move |inner| {
-        let ours = inner.model.networks.values().map(|network| (view(inner, network, false), network.name == "bridge", inner.model.members(&network.id).next().is_some(), network.labels.clone()));
+        let used = inner.model.networks_in_use();
+        let ours = inner.model.networks.values().map(|network| (view(inner, network, false), network.name == "bridge", used.contains(network.id.as_str()), network.labels.clone()));
         let modes = PREDEFINED.iter().map(|mode| (predefined_view(inner, mode, false), true, false, BTreeMap::new()));
         let configs = inner.model.configs.values().map(|config| (config_view(config), false, config_users(inner, config) > 0, config.request.labels.clone()));
         let mut all = Vec::new();
@@ -138,7 +139,7 @@ fn view(inner: &Inner, network: &Network, with_members: bool) -> Value {
         ]);
     }
     let mut containers = Map::new();
-    for (sandbox, endpoint) in inner.model.members(&network.id).filter(|_| with_members) {
+    for (sandbox, endpoint) in with_members.then(|| inner.model.members(&network.id)).into_iter().flatten() {
         containers.insert(sandbox.id.clone(), member(sandbox, &endpoint.id, &endpoint.mac, &endpoint.addresses));
     }
     json!({
@@ -287,8 +288,9 @@ pub(super) async fn prune(State(runtime): State<Runtime>, Query(query): Query<Li
         _ => return Err(bad("more than one until filter")),
     };
     locked(runtime, move |inner| {
+        let used = inner.model.networks_in_use();
         let unused = |network: &&Network| {
-            network.name != "bridge" && inner.model.members(&network.id).next().is_none() && network.created_ns < until && filters.labels(&network.labels)
+            network.name != "bridge" && !used.contains(network.id.as_str()) && network.created_ns < until && filters.labels(&network.labels)
         };
         let names: Vec<String> = inner.model.networks.values().filter(unused).map(|network| network.name.clone()).collect();
         for name in &names {

@@ -12,15 +12,16 @@ mod upstream;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
 };
 
+use imbl::ordmap::DiffItem;
 use nat::proxy::Resolvers;
 use packet::NetworkId;
 use tokio::runtime::Handle;
 use weft_control::{
-    Code, ControlError, Model, Network, Result, Sandbox,
-    names::{AddHost, Files, HostAddress, Surroundings, Zone},
+    Code, ControlError, Endpoint, Model, Network, Result, Sandbox,
+    names::{AddHost, Files, HostAddress, Surroundings},
 };
 
 use self::{server::Server, upstream::Upstream};
@@ -62,12 +63,44 @@ pub(super) struct Names {
     told: BTreeMap<NetworkId, Resolvers>,
     /// What was written, by sandbox id.
     written: BTreeMap<String, Files>,
+    /// What is served, which the servers read.
+    model: Arc<RwLock<Model>>,
+    /// What the host lent to the files.
+    host: Surroundings,
+    /// What failed, to be tried again.
+    again: Touched,
+}
+
+/// Ids of what changed.
+#[derive(Default)]
+struct Touched {
+    /// Networks that are others now, or have or had a sandbox that is another now.
+    networks: BTreeSet<String>,
+    /// Sandboxes that are others now, or are in a network that is.
+    sandboxes: BTreeSet<String>,
+}
+
+/// Who asks in a network.
+struct Askers<'a> {
+    common: View,
+    /// Those that know something else.
+    own: Vec<(View, &'a Endpoint)>,
+    is_empty: bool,
 }
 
 impl Names {
     /// Must be called from the control thread's runtime. `dns` is asked where a network names nobody.
     pub(super) fn new(dns: &[IpAddr]) -> Self {
-        Self { handle: Handle::current(), upstream: Arc::new(Upstream::new(dns)), servers: BTreeMap::new(), told: BTreeMap::new(), written: BTreeMap::new() }
+        Self {
+            handle: Handle::current(),
+            upstream: Arc::new(Upstream::new(dns)),
+            servers: BTreeMap::new(),
+            told: BTreeMap::new(),
+            written: BTreeMap::new(),
+            model: Arc::default(),
+            host: Surroundings::default(),
+            again: Touched::default(),
+        }
     }
 
     /// Questions that were refused at a limit.
@@ -85,21 +118,52 @@ impl Names {
         drop(std::fs::remove_dir_all(dirs.etc_of(sandbox)));
     }
 
-    /// Makes servers match the views that there are.
-    fn serve(&mut self, model: &Model, wanted: BTreeSet<View>) {
-        self.servers.retain(|view, _| wanted.contains(view));
-        let zones: BTreeMap<_, _> = Zone::all(model).into_iter().map(|(id, zone)| (id, Arc::new(zone))).collect();
+    /// The model to serve from now on; gives what has changed since the one before.
+    fn take_up(&mut self, model: &Model) -> Touched {
+        let before = std::mem::replace(&mut *self.model.write().unwrap_or_else(PoisonError::into_inner), model.clone());
+        let mut touched = std::mem::take(&mut self.again);
+        for item in before.sandboxes.diff(&model.sandboxes) {
+            let both = match item {
+                DiffItem::Add(_, one) | DiffItem::Remove(_, one) => [Some(one), None],
+                DiffItem::Update { old: (_, old), new: (_, new) } => [Some(old), Some(new)],
+            };
+            for sandbox in both.into_iter().flatten() {
+                touched.sandboxes.insert(sandbox.id.clone());
+                touched.networks.extend(sandbox.endpoints.iter().map(|endpoint| endpoint.network.clone()));
+            }
+        }
+        for item in before.networks.diff(&model.networks) {
+            match item {
+                DiffItem::Add(id, _) | DiffItem::Remove(id, _) => drop(touched.networks.insert(id.clone())),
+                DiffItem::Update { old: (_, old), new: (id, new) } if without_cursors(old) != without_cursors(new) => {
+                    touched.networks.insert(id.clone());
+                    touched.sandboxes.extend(model.members(id).map(|(sandbox, _)| sandbox.id.clone()));
+                }
+                DiffItem::Update { .. } => {}
+            }
+        }
+        touched
+    }
+
+    /// Makes servers match the views that there are in `touched` networks.
+    fn serve(&mut self, touched: &BTreeSet<String>, wanted: BTreeSet<View>) {
+        self.servers.retain(|view, server| {
+            let is_touched = !view.networks.is_disjoint(touched);
+            if is_touched {
+                server.set_stale();
+            }
+            !is_touched || wanted.contains(view)
+        });
         for view in wanted {
-            let mut of_networks = view.networks.iter().filter_map(|id| zones.get(id.as_str()));
-            let mut zone = of_networks.next().cloned().unwrap_or_default();
-            of_networks.for_each(|other| Arc::make_mut(&mut zone).extend(other));
-            if let Some(server) = self.servers.get(&view) {
-                server.set_zone(zone);
+            if self.servers.contains_key(&view) {
                 continue;
             }
-            match Server::start(&self.handle, &self.upstream, &view, zone) {
+            match Server::start(&self.handle, &self.upstream, &view, &self.model) {
                 Ok(server) => drop(self.servers.insert(view, server)),
-                Err(error) => tracing::error!(networks = ?view.networks, %error, "no resolver: names are not answered there"),
+                Err(error) => {
+                    tracing::error!(networks = ?view.networks, %error, "no resolver: names are not answered there");
+                    self.again.networks.extend(view.networks);
+                }
             }
         }
     }
@@ -110,55 +174,71 @@ impl Names {
 }
 
 impl Inner {
-    /// Makes resolvers and files match the model. What fails is logged and tried again with the next
-    /// change: a network without names is still a network.
+    /// Makes resolvers and files match the model, where it has changed. What fails is logged and tried again
+    /// with the next change: a network without names is still a network.
     pub(super) fn serve_names(&mut self) {
+        let touched = self.resolving.take_up(&self.model);
         let model = &self.model;
         let served = |id: &String| model.networks.get(id).filter(|network| gateway_of(network).is_some());
-        let mut views = Vec::new();
+        let nobody = |network: &Network| Askers { common: View::of(std::iter::once(network), &[]), own: Vec::new(), is_empty: true };
+        let mut askers: BTreeMap<&str, Askers<'_>> = touched.networks.iter().filter_map(|id| Some((id.as_str(), nobody(served(id)?)))).collect();
         for sandbox in model.sandboxes.values() {
-            let networks = sandbox.endpoints.iter().filter_map(|endpoint| served(&endpoint.network));
-            let own = View::of(networks.clone(), &sandbox.names.dns);
-            for (endpoint, network) in sandbox.endpoints.iter().filter_map(|endpoint| Some((endpoint, served(&endpoint.network)?))) {
-                views.push((network, endpoint, View::of(std::iter::once(network), &[]), own.clone()));
+            for endpoint in &sandbox.endpoints {
+                let Some(askers) = askers.get_mut(endpoint.network.as_str()) else { continue };
+                askers.is_empty = false;
+                if sandbox.endpoints.len() > 1 || !sandbox.names.dns.is_empty() {
+                    let own = View::of(sandbox.endpoints.iter().filter_map(|endpoint| served(&endpoint.network)), &sandbox.names.dns);
+                    askers.own.extend((own != askers.common).then_some((own, endpoint)));
+                }
             }
         }
-        self.resolving.serve(model, views.iter().flat_map(|(_, _, common, own)| [common.clone(), own.clone()]).collect());
-        let mut wanted: BTreeMap<NetworkId, Resolvers> = BTreeMap::new();
-        for (network, endpoint, common, own) in &views {
-            let Some(&bridge) = self.bridges.get(&network.id) else { continue };
-            let resolvers = wanted.entry(bridge).or_default();
-            resolvers.common = self.resolving.address(common);
-            if let Some(at) = self.resolving.address(own).filter(|_| own != common) {
-                resolvers.own.extend(endpoint.addresses.iter().map(|address| (address.ip(), at)));
+        askers.retain(|_, askers| !askers.is_empty);
+        let views = askers.values().flat_map(|askers| askers.own.iter().map(|(own, _)| own).chain([&askers.common]));
+        self.resolving.serve(&touched.networks, views.cloned().collect());
+        for id in &touched.networks {
+            let Some(&bridge) = self.bridges.get(id) else { continue };
+            let mut resolvers = Resolvers::default();
+            if let Some(askers) = askers.get(id.as_str()) {
+                resolvers.common = self.resolving.address(&askers.common);
+                for (at, endpoint) in askers.own.iter().filter_map(|(own, endpoint)| Some((self.resolving.address(own)?, endpoint))) {
+                    resolvers.own.extend(endpoint.addresses.iter().map(|address| (address.ip(), at)));
+                }
             }
-        }
-        for &bridge in self.bridges.values() {
-            let resolvers = wanted.remove(&bridge).unwrap_or_default();
             if self.resolving.told.get(&bridge).unwrap_or(&Resolvers::default()) == &resolvers {
                 continue;
             }
             match self.dataplane.uplink(UplinkCommand::SetResolvers(bridge, resolvers.clone())) {
                 Ok(_) => drop(self.resolving.told.insert(bridge, resolvers)),
-                Err(error) => tracing::error!(%error, "the data plane does not know its resolvers"),
+                Err(error) => {
+                    tracing::error!(%error, "the data plane does not know its resolvers");
+                    self.resolving.again.networks.insert(id.clone());
+                }
             }
         }
-        self.write_files();
+        self.write_files(&touched);
     }
 
-    fn write_files(&mut self) {
+    fn write_files(&mut self, touched: &Touched) {
         let wants_host = self.model.sandboxes.values().any(|sandbox| asks_for_host(&sandbox.names.add_host));
         let host = Surroundings { resolv_conf: self.resolving.upstream.host_file(), address: if wants_host { host_address() } else { None } };
-        for sandbox in self.model.sandboxes.values().filter(|sandbox| sandbox.is_ours()) {
+        let is_other_host = self.resolving.host != host;
+        // Who is linked to another has its address.
+        let is_linked = |sandbox: &Sandbox| !sandbox.names.link.is_empty() && sandbox.endpoints.iter().any(|endpoint| touched.networks.contains(&endpoint.network));
+        let concerned = |sandbox: &&Sandbox| sandbox.is_ours() && (is_other_host || touched.sandboxes.contains(&sandbox.id) || is_linked(sandbox));
+        for sandbox in self.model.sandboxes.values().filter(concerned) {
             let files = Files::of(&self.model, sandbox, &host);
             if self.resolving.written.get(&sandbox.id) == Some(&files) {
                 continue;
             }
             match files::write(&self.dirs.etc_of(&sandbox.id), &files) {
                 Ok(()) => drop(self.resolving.written.insert(sandbox.id.clone(), files)),
-                Err(error) => tracing::error!(sandbox = sandbox.name, %error, "cannot write its /etc files"),
+                Err(error) => {
+                    tracing::error!(sandbox = sandbox.name, %error, "cannot write its /etc files");
+                    self.resolving.again.sandboxes.insert(sandbox.id.clone());
+                }
             }
         }
+        self.resolving.host = host;
     }
 
     /// What only the running host can tell about the words of a request.
@@ -180,6 +260,13 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Handing out an address changes a pool, and nothing that names depend on.
+fn without_cursors(network: &Network) -> Network {
+    let mut network = network.clone();
+    network.pools.iter_mut().for_each(|pool| pool.cursor = None);
+    network
 }
 
 fn asks_for_host(hosts: &[AddHost]) -> bool {

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,10 @@ use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
-use weft_control::names::{Asked, Handled, Transport, Zone, handle, reply_refused, reply_servfail};
+use weft_control::{
+    Model,
+    names::{Asked, Handled, Transport, Zone, handle, reply_refused, reply_servfail},
+};
 
 use super::{View, upstream::Upstream};
 
@@ -43,7 +46,11 @@ pub(super) struct Server {
 
 /// What its tasks share.
 struct Resolver {
+    model: Arc<RwLock<Model>>,
+    /// What is known of the view; made when somebody asks after a change, since most changes are
+    /// followed by others before that.
     zone: RwLock<Arc<Zone>>,
+    is_stale: AtomicBool,
     view: View,
     upstream: Arc<Upstream>,
     turn: AtomicUsize,
@@ -51,11 +58,13 @@ struct Resolver {
 }
 
 impl Server {
-    pub(super) fn start(runtime: &Handle, upstream: &Arc<Upstream>, view: &View, zone: Arc<Zone>) -> io::Result<Self> {
+    pub(super) fn start(runtime: &Handle, upstream: &Arc<Upstream>, view: &View, model: &Arc<RwLock<Model>>) -> io::Result<Self> {
         let _inside = runtime.enter();
         let (udp, tcp) = bind()?;
         let resolver = Arc::new(Resolver {
-            zone: RwLock::new(zone),
+            model: Arc::clone(model),
+            zone: RwLock::default(),
+            is_stale: AtomicBool::new(true),
             view: view.clone(),
             upstream: Arc::clone(upstream),
             turn: AtomicUsize::new(0),
@@ -66,8 +75,9 @@ impl Server {
         Ok(Self { at, resolver, tasks })
     }
 
-    pub(super) fn set_zone(&self, zone: Arc<Zone>) {
-        *self.resolver.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
+    /// The model says something else of the view than before.
+    pub(super) fn set_stale(&self) {
+        self.resolver.is_stale.store(true, Ordering::Release);
     }
 }
 
@@ -96,11 +106,20 @@ fn bind() -> io::Result<(UdpSocket, TcpListener)> {
 impl Resolver {
     /// What is known here, or refused, is answered at once; the rest is for [`Self::ask`].
     fn handle(&self, message: &[u8], transport: Transport) -> Handled {
-        let zone = Arc::clone(&self.zone.read().unwrap_or_else(PoisonError::into_inner));
-        match handle(&zone, message, transport, self.turn.fetch_add(1, Ordering::Relaxed)) {
+        match handle(&self.zone(), message, transport, self.turn.fetch_add(1, Ordering::Relaxed)) {
             Handled::Forward(_) if !self.view.forwards => Handled::Answer(reply_refused(message)),
             handled => handled,
         }
+    }
+
+    fn zone(&self) -> Arc<Zone> {
+        if self.is_stale.swap(false, Ordering::Acquire) {
+            let model = self.model.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let zone = Arc::new(Zone::of(&model, &self.view.networks));
+            *self.zone.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&zone);
+            return zone;
+        }
+        Arc::clone(&self.zone.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn ask(&self, asked: &Asked, message: &[u8], transport: Transport) -> Vec<u8> {

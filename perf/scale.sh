@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Many networks and endpoints in one daemon: what each costs when there are few and when there are many, memory,
+# lists, a restart after kill -9, and the way back. Endpoints are sandboxes without a process (a namespace and a TAP
+# each), spread over the networks. Root; needs python3 and target/release/weft (or that of TARGET).
+# Usage: [TARGET=DIR] perf/scale.sh [NETWORKS [ENDPOINTS]]
+set -u
+cd "$(dirname "$0")/.."
+weft=${TARGET:-$PWD/target/release}/weft
+host=ps$$ state=$(mktemp -d)
+daemon() { nsenter --net=/run/netns/$host "$weft" --state-dir "$state" daemon --log warn >>"$state/log" 2>&1 & pid=$!; }
+cleanup() {
+    { kill -9 $pid; wait $pid; } 2>/dev/null
+    for pin in "$state"/netns/* "$state"/switch.netns; do umount "$pin" 2>/dev/null; done
+    ip netns del $host
+    rm -rf "$state"
+}
+trap cleanup EXIT
+ip netns add $host && ip -n $host link set lo up
+daemon
+
+cat >"$state/scale.py" <<'P'
+import http.client, json, os, socket, subprocess, sys, time
+
+weft, state, host, networks, endpoints = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+path, prefix = f"{state}/api.sock", ["nsenter", f"--net=/run/netns/{host}", weft, "--state-dir", state]
+FEW = 100
+
+class Api(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)
+
+def ready():
+    began = time.monotonic()
+    while True:
+        try:
+            api = Api("weft", timeout=600)
+            api.connect()
+            return api
+        except OSError as error:
+            if time.monotonic() - began > 60:
+                sys.exit(f"the daemon does not answer: {error}")
+            time.sleep(0.005)
+
+def ask(method, at, body=None):
+    api.request(method, at, json.dumps(body) if body else None, {"content-type": "application/json"})
+    answer = api.getresponse()
+    text = answer.read()
+    if answer.status >= 300:
+        sys.exit(f"{method} {at}: {answer.status} {text.decode()}")
+    return json.loads(text)
+
+def rss():
+    status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+    return int(status["VmRSS"].split()[0])
+
+def rates(what, steps):
+    """A second, of the first, middle and last hundred; and of all."""
+    times = [time.monotonic()]
+    for step in steps:
+        step()
+        times.append(time.monotonic())
+    few = min(FEW, len(times) - 1)
+    rate = lambda at: few / (times[at + few] - times[at])
+    middle, last = (len(times) - 1 - few) // 2, len(times) - 1 - few
+    row(f"{what}, a second: first, middle, last {few}; all", *(f"{rate(at):.0f}" for at in (0, middle, last)), f"{(len(times) - 1) / (times[-1] - times[0]):.0f}")
+
+def row(what, *values):
+    print(f"| {what} | {' / '.join(values)} |", flush=True)
+
+def seconds(what, work):
+    began = time.monotonic()
+    work()
+    row(what, f"{time.monotonic() - began:.3f}")
+
+def listed(at):
+    lines = subprocess.run([*prefix, *at.split()], stdout=subprocess.PIPE, check=True).stdout.splitlines()
+    assert len(lines) > endpoints * (at == "ps -a"), lines
+
+api = ready()
+pid = ask("GET", "/v1/info")["pid"]
+print("| what | |\n|---|---|")
+empty = rss()
+subnet = lambda n: f"10.{n >> 8}.{n & 255}.0/24" if endpoints <= 250 * networks else f"10.{n}.0.0/16"
+rates("networks made", [lambda n=n: ask("POST", "/v1/networks", {"name": f"n{n}", "subnets": [subnet(n)]}) for n in range(networks)])
+row("memory of a network, KiB", f"{(rss() - empty) / networks:.1f}")
+before = rss()
+rates("endpoints made", [lambda n=n: ask("POST", "/v1/sandboxes", {"name": f"s{n}", "endpoints": [{"network": f"n{n % networks}"}]}) for n in range(endpoints)])
+row("memory of an endpoint, KiB", f"{(rss() - before) / endpoints:.1f}")
+row("memory of the daemon, MiB: empty, full", f"{empty / 1024:.1f}", f"{rss() / 1024:.1f}")
+row("state file, KiB", f"{os.path.getsize(state + '/state.json') / 1024:.0f}")
+for at in ("network ls", "ps -a", "port ls"):
+    seconds(f"`weft {at}`, s", lambda: listed(at))
+seconds("one endpoint more, s", lambda: ask("POST", "/v1/sandboxes", {"name": "more", "endpoints": [{"network": "n0"}]}))
+os.kill(pid, 9)
+while os.path.exists(f"/proc/{pid}/exe") and open(f"/proc/{pid}/stat").read().split(")")[1].split()[0] != "Z":
+    time.sleep(0.01)
+log = open(f"{state}/log", "a")
+subprocess.Popen([*prefix, "daemon", "--log", "warn"], stderr=log, stdout=log)
+def restart():
+    global api, pid
+    api = ready()
+    pid = ask("GET", "/v1/info")["pid"]
+    open(f"{state}/pid", "w").write(str(pid))
+seconds("restart after kill -9 until it answers, s", restart)
+assert len(ask("GET", "/v1/sandboxes")) == endpoints + 1 and len(ask("GET", "/v1/networks")) == networks + 1
+rates("endpoints removed", [lambda n=n: ask("DELETE", f"/v1/sandboxes/s{n}") for n in range(endpoints)])
+ask("DELETE", "/v1/sandboxes/more")
+rates("networks removed", [lambda n=n: ask("DELETE", f"/v1/networks/n{n}") for n in range(networks)])
+row("memory in the end, MiB", f"{rss() / 1024:.1f}")
+P
+python3 "$state/scale.py" "$weft" "$state" $host "${1:-1000}" "${2:-5000}"
+code=$?
+[ -s "$state/log" ] && { echo "the daemon said:"; tail -5 "$state/log"; }
+[ -f "$state/pid" ] && kill -9 "$(cat "$state/pid")" 2>/dev/null && sleep 0.2
+exit $code
