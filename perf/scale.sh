@@ -9,8 +9,8 @@ weft=${TARGET:-$PWD/target/release}/weft
 host=ps$$ state=$(mktemp -d)
 daemon() { nsenter --net=/run/netns/$host "$weft" --state-dir "$state" daemon --log warn >>"$state/log" 2>&1 & pid=$!; }
 cleanup() {
-    { kill -9 $pid; wait $pid; } 2>/dev/null
-    for pin in "$state"/netns/* "$state"/switch.netns; do umount "$pin" 2>/dev/null; done
+    { kill -9 $pid $(cat "$state/pid"); wait $pid; sleep 0.5; } 2>/dev/null
+    umount "$state"/netns/* "$state"/switch.netns 2>/dev/null
     ip netns del $host
     rm -rf "$state"
 }
@@ -54,16 +54,25 @@ def rss():
     status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
     return int(status["VmRSS"].split()[0])
 
+def stat():
+    return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+
+def cpu_ms():
+    """What the daemon itself has computed, without the kernel for it."""
+    return int(stat()[11]) * 1000 / os.sysconf("SC_CLK_TCK")
+
 def rates(what, steps):
-    """A second, of the first, middle and last hundred; and of all."""
-    times = [time.monotonic()]
+    """A second, and processor time of the daemon for each, of the first, middle and last hundred; and of all."""
+    times, cpu = [time.monotonic()], [cpu_ms()]
     for step in steps:
         step()
         times.append(time.monotonic())
-    few = min(FEW, len(times) - 1)
-    rate = lambda at: few / (times[at + few] - times[at])
-    middle, last = (len(times) - 1 - few) // 2, len(times) - 1 - few
-    row(f"{what}, a second: first, middle, last {few}; all", *(f"{rate(at):.0f}" for at in (0, middle, last)), f"{(len(times) - 1) / (times[-1] - times[0]):.0f}")
+        cpu.append(cpu_ms())
+    count = len(times) - 1
+    few = min(FEW, count)
+    spans = [(0, few), ((count - few) // 2, (count + few) // 2), (count - few, count), (0, count)]
+    row(f"{what}, a second: first, middle, last {few}; all", *(f"{(to - at) / (times[to] - times[at]):.0f}" for at, to in spans))
+    row(f"{what}, ms of the daemon's own each", *(f"{(cpu[to] - cpu[at]) / (to - at):.2f}" for at, to in spans))
 
 def row(what, *values):
     print(f"| {what} | {' / '.join(values)} |", flush=True)
@@ -93,8 +102,13 @@ for at in ("network ls", "ps -a", "port ls"):
     seconds(f"`weft {at}`, s", lambda: listed(at))
 seconds("one endpoint more, s", lambda: ask("POST", "/v1/sandboxes", {"name": "more", "endpoints": [{"network": "n0"}]}))
 os.kill(pid, 9)
-while os.path.exists(f"/proc/{pid}/exe") and open(f"/proc/{pid}/stat").read().split(")")[1].split()[0] != "Z":
-    time.sleep(0.01)
+# Gone when nobody listens: the last of its threads closes what it had open.
+try:
+    while True:
+        Api("weft").connect()
+        time.sleep(0.01)
+except OSError:
+    pass
 log = open(f"{state}/log", "a")
 subprocess.Popen([*prefix, "daemon", "--log", "warn"], stderr=log, stdout=log)
 def restart():
@@ -112,5 +126,4 @@ P
 python3 "$state/scale.py" "$weft" "$state" $host "${1:-1000}" "${2:-5000}"
 code=$?
 [ -s "$state/log" ] && { echo "the daemon said:"; tail -5 "$state/log"; }
-[ -f "$state/pid" ] && kill -9 "$(cat "$state/pid")" 2>/dev/null && sleep 0.2
 exit $code

@@ -19,6 +19,8 @@ mod model;
 mod names;
 mod nat;
 mod netns;
+mod operations;
+mod persistence;
 mod restart;
 mod rootless;
 mod scale;
@@ -51,6 +53,8 @@ fn main() {
         names::tests(),
         nat::tests(),
         netns::tests(),
+        operations::tests(),
+        persistence::tests(),
         restart::tests(),
         rootless::tests(),
         scale::tests(),

@@ -4,5 +4,6 @@
 mod bridge;
 mod churn;
 mod gateway;
+mod model;
 mod router;
 mod scale;

@@ -170,12 +170,21 @@ impl Lab {
     #[must_use]
     #[track_caller]
     pub fn api(&self, path: &str) -> serde_json::Value {
-        let mut socket = UnixStream::connect(self.state_dir().join("api.sock")).expect("the daemon listens");
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: weft\r\nConnection: close\r\n\r\n").expect("a request");
+        self.request("GET", path, &serde_json::Value::Null).expect("an answer").1
+    }
+
+    /// A request to the daemon's API with a body, unless that is null: status and answer.
+    ///
+    /// # Errors
+    /// When the daemon is not there, or dies before it has answered.
+    pub fn request(&self, method: &str, path: &str, body: &serde_json::Value) -> std::io::Result<(u16, serde_json::Value)> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let mut socket = UnixStream::connect(self.state_dir().join("api.sock"))?;
+        write!(socket, "{method} {path} HTTP/1.1\r\nHost: weft\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).expect("an answer");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+        socket.read_to_string(&mut answer)?;
+        let parsed = answer.split_once("\r\n\r\n").and_then(|(head, body)| Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?)));
+        parsed.ok_or_else(|| std::io::Error::other(format!("no whole answer: {answer}")))
     }
 
     /// Runs `weft ARGS`.

@@ -2,7 +2,9 @@
 //! namespaces, and real tools.
 
 pub mod lab;
+pub mod naive;
 pub mod ns;
+pub mod operations;
 pub mod run;
 pub mod runner;
 pub mod wire;

@@ -43,7 +43,7 @@ fn has_tool(tool: &str) -> bool {
 
 /// A named test with its needs.
 #[must_use]
-pub fn test(name: &str, needs: &[Need], body: fn()) -> Trial {
+pub fn test(name: &str, needs: &[Need], body: impl FnOnce() + Send + 'static) -> Trial {
     let missing = needs.iter().find_map(|need| need.missing());
     let name = missing.as_ref().map_or_else(|| name.to_owned(), |why| format!("{name} (skipped: {why})"));
     Trial::test(name, move || {

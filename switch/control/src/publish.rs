@@ -70,6 +70,17 @@ impl fmt::Display for PublishRequest {
     }
 }
 
+impl PublishRequest {
+    /// Whether that is what was asked for, as far as it was said.
+    #[must_use]
+    pub fn is_met_by(&self, published: &Published) -> bool {
+        published.port == self.port
+            && published.protocol == self.protocol
+            && self.host_ip.is_none_or(|ip| published.host_ip == Some(ip))
+            && self.host_ports.is_none_or(|(first, last)| (first..=last).contains(&published.host_port))
+    }
+}
+
 /// Reads `[ip:][host[-end]]:ctr[-end][/proto]` or `ctr[-end][/proto]`; IPv6 addresses in brackets.
 ///
 /// # Errors

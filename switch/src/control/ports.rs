@@ -324,6 +324,7 @@ impl Inner {
             drop(attach::move_endpoint(&to, &from, &ifname, &endpoint.ifname, &endpoint.gateways));
             return Err(error);
         }
+        self.follow_endpoints(&sandbox);
         let destination = self.model.sandbox(&to_id)?.clone();
         self.reroute(&sandbox, Some(&from));
         let port = self.port_id(&moved)?;
@@ -352,6 +353,7 @@ impl Inner {
         }
         self.close_endpoint(Some(&sandbox), &endpoint, None);
         self.reroute(&sandbox, self.open_sandbox(&sandbox).ok().flatten().as_ref());
+        self.follow_endpoints(&sandbox);
     }
 
     pub(super) fn port_id(&self, endpoint: &Endpoint) -> Result<PortId> {

@@ -168,7 +168,7 @@ impl Inner {
         for published in &sandbox.publishes {
             let request = PublishRequest { host_ip: published.host_ip, host_ports: Some((published.host_port, published.host_port)), port: published.port, protocol: published.protocol };
             match self.publish_one(sandbox, &request) {
-                Ok(live) => self.live.entry(sandbox.id.clone()).or_default().push(live),
+                Ok(live) => self.live.entry(sandbox.id.clone()).or_default().push(Live { published: published.clone(), ..live }),
                 Err(error) => lost.entry(error.to_string()).or_default().push(format!("{}/{}", published.host_port, published.protocol)),
             }
         }
@@ -178,14 +178,29 @@ impl Inner {
         }
     }
 
+    /// Published ports lead to the sandbox's first endpoint that can have them, whichever that is now.
+    pub(super) fn follow_endpoints(&mut self, before: &Sandbox) {
+        let now = self.model.sandboxes.get(&before.id).cloned();
+        let end = |sandbox: &Sandbox| self.model.publishing_endpoint(sandbox).map(|endpoint| endpoint.id.clone());
+        let to = now.as_ref().and_then(end);
+        if before.publishes.is_empty() || (now.is_some() && end(before) == to) {
+            return;
+        }
+        self.unpublish_all(&before.id);
+        if let (Some(now), Some(_)) = (now, to) {
+            self.republish(&now);
+        }
+    }
+
     fn publish_one(&mut self, sandbox: &Sandbox, request: &PublishRequest) -> Result<Live> {
         let (bridge, endpoint, binding) = self.published_endpoint(sandbox)?;
         let request = &PublishRequest { host_ip: request.host_ip.or(binding), ..request.clone() };
+        let is_taken = |port| self.model.is_published(&sandbox.id, request.host_ip, port, request.protocol);
         if self.uplink.is_some() {
-            return self.forward_one(bridge, endpoint, request);
+            return self.forward_one(bridge, endpoint, request, is_taken);
         }
         let mac: Mac = endpoint.mac.parse().map_err(|_| unavailable("the endpoint has no MAC address"))?;
-        let (host_port, bound) = bind(request)?;
+        let (host_port, bound) = bind(request, is_taken)?;
         let published = Published { host_ip: request.host_ip, host_port, port: request.port, protocol: request.protocol };
         let mut live = Live { published, ways: Vec::new() };
         for (host, fd) in bound {
@@ -209,7 +224,7 @@ impl Inner {
     }
 
     /// The same on an uplink of packets: DNAT, for each family that the endpoint and the uplink have.
-    fn forward_one(&self, network: NetworkId, endpoint: &Endpoint, request: &PublishRequest) -> Result<Live> {
+    fn forward_one(&self, network: NetworkId, endpoint: &Endpoint, request: &PublishRequest, is_taken: impl Fn(u16) -> bool) -> Result<Live> {
         let Some(uplink) = self.uplink.as_ref().map(|uplink| &uplink.link) else { return Err(unavailable("there is no uplink of packets")) };
         if let Some(ip) = request.host_ip.filter(|ip| !uplink.addresses.iter().any(|own| own.ip() == *ip)) {
             let own: Vec<_> = uplink.addresses.iter().map(|own| own.ip().to_string()).collect();
@@ -217,6 +232,9 @@ impl Inner {
         }
         let (first, last) = request.host_ports.unwrap_or(EPHEMERAL);
         for port in first..=last {
+            if is_taken(port) {
+                continue;
+            }
             let mut ways = Vec::new();
             let mut taken = false;
             for address in endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip) {
@@ -247,10 +265,9 @@ impl Inner {
 
     /// The first endpoint that has an address on a network with a way out, and where that publishes.
     fn published_endpoint<'a>(&self, sandbox: &'a Sandbox) -> Result<(NetworkId, &'a Endpoint, Option<IpAddr>)> {
-        let found = sandbox.endpoints.iter().find_map(|endpoint| {
+        let found = self.model.publishing_endpoint(sandbox).and_then(|endpoint| {
             let network = self.model.networks.get(&endpoint.network)?;
-            let usable = !network.internal && gateway_of(network).is_some() && !endpoint.addresses.is_empty();
-            usable.then(|| Some((*self.bridges.get(&network.id)?, endpoint, network.host_binding))).flatten()
+            Some((*self.bridges.get(&network.id)?, endpoint, network.host_binding))
         });
         found.ok_or_else(|| {
             ControlError::new(Code::Invalid, &sandbox.name, format!("cannot publish ports of {}: it has no address on a network with a gateway", sandbox.name))
@@ -293,26 +310,8 @@ impl Inner {
     /// `weft publish rm`: what the words say, or what leads to that port.
     pub(crate) fn remove_publish(&mut self, reference: &str, specs: &[String]) -> Result<Vec<Published>> {
         let sandbox = self.model.sandbox(reference)?.clone();
-        let mut gone = Vec::new();
-        for spec in specs {
-            for request in publish::parse(spec)? {
-                let matches = |published: &&Published| {
-                    published.port == request.port
-                        && published.protocol == request.protocol
-                        && request.host_ip.is_none_or(|ip| published.host_ip == Some(ip))
-                        && request.host_ports.is_none_or(|(first, last)| (first..=last).contains(&published.host_port))
-                };
-                let found: Vec<_> = sandbox.publishes.iter().filter(matches).cloned().collect();
-                if found.is_empty() {
-                    return Err(ControlError::new(Code::NotFound, spec, format!("{} does not publish {spec}", sandbox.name)).hint("`weft publish ls` lists what is published"));
-                }
-                gone.extend(found);
-            }
-        }
         let mut model = self.model.clone();
-        if let Some(stored) = model.sandboxes.get_mut(&sandbox.id) {
-            stored.publishes.retain(|published| !gone.contains(published));
-        }
+        let gone = model.unpublish(&sandbox.id, specs)?;
         self.commit(model)?;
         self.forget(&sandbox.id, &gone);
         self.event("port unpublish", json!({ "sandbox": sandbox.name, "ports": gone }));
@@ -457,7 +456,7 @@ fn translation_of(network: &Network) -> Inside {
 
 /// Binds a request's port: over both families unless it names an address; the first that is free of
 /// several.
-fn bind(request: &PublishRequest) -> Result<(u16, Vec<(SocketAddr, OwnedFd)>)> {
+fn bind(request: &PublishRequest, is_taken: impl Fn(u16) -> bool) -> Result<(u16, Vec<(SocketAddr, OwnedFd)>)> {
     const TRIES: u16 = 32;
     let candidates: Vec<u16> = match request.host_ports {
         Some((first, last)) => (first..=last).collect(),
@@ -466,11 +465,11 @@ fn bind(request: &PublishRequest) -> Result<(u16, Vec<(SocketAddr, OwnedFd)>)> {
     };
     let mut last = None;
     for port in candidates {
+        let taken = |at: SocketAddr| Some(ControlError::new(Code::Conflict, at.to_string(), format!("Bind for {at} failed: port is already allocated")).hint("choose another host port, or stop what listens there"));
         match bind_port(request, port) {
+            Ok((port, _)) if is_taken(port) => last = taken(SocketAddr::new(request.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)),
             Ok(bound) => return Ok(bound),
-            Err((at, error)) if error.kind() == io::ErrorKind::AddrInUse => {
-                last = Some(ControlError::new(Code::Conflict, at.to_string(), format!("Bind for {at} failed: port is already allocated")).hint("choose another host port, or stop what listens there"));
-            }
+            Err((at, error)) if error.kind() == io::ErrorKind::AddrInUse => last = taken(at),
             Err((at, error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(ControlError::new(Code::Invalid, at.to_string(), format!("Bind for {at} failed: {error}"))
                     .hint("ports below 1024 need privilege: choose a higher one, or lower the sysctl net.ipv4.ip_unprivileged_port_start"));

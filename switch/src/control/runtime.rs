@@ -500,6 +500,7 @@ impl Inner {
             self.reroute(&after, netns.as_ref());
             return Err(error);
         }
+        self.follow_endpoints(&sandbox);
         self.event("network connect", json!({ "network": self.network_name_of(&endpoint.network), "id": endpoint.network, "sandbox": sandbox.name, "sandbox_id": sandbox.id, "port": port_name(&sandbox, &endpoint) }));
         Ok(self.model.sandbox(&sandbox.id)?.clone())
     }
@@ -520,6 +521,7 @@ impl Inner {
         let netns = self.open_sandbox(&sandbox).ok().flatten();
         self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
         self.reroute(&sandbox, netns.as_ref());
+        self.follow_endpoints(&sandbox);
         self.event("network disconnect", json!({ "network": self.network_name_of(&network_id), "id": network_id, "sandbox": sandbox.name, "sandbox_id": sandbox.id, "port": port_name(&sandbox, &endpoint) }));
         Ok(sandbox)
     }
