@@ -15,14 +15,14 @@ use weft_tests::{
 
 const NEEDS: &[Need] = &[Need::Root, Need::Tun];
 
-/// Seeds are a test each. Four, or as many as WEFT_MODEL_SEEDS says; any by its name's number.
+/// A seed is a test: twenty, or as many as WEFT_MODEL_SEEDS says.
 pub(crate) fn tests() -> Vec<Trial> {
-    let count = std::env::var("WEFT_MODEL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let count = std::env::var("WEFT_MODEL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     (0..count).map(|seed| test(&format!("model::random_operations_seed_{seed}"), NEEDS, move || run(seed))).collect()
 }
 
 fn run(seed: u64) {
-    let repeat = format!("WEFT_MODEL_SEEDS={} cargo test -p weft-tests --test e2e -- --exact model::random_operations_seed_{seed}", seed + 1);
+    let repeat = format!("WEFT_MODEL_SEEDS={} cargo test -p weft-tests --test e2e -- --exact model::random_operations_seed_{seed}", 20.max(seed + 1));
     compare(seed, &mut Live { lab: Lab::start(), ballast: 0 }, &repeat);
 }
 

@@ -49,6 +49,7 @@ fn work() -> Vec<Op> {
 }
 
 /// The first call, the second, and so on in each thread: until one run comes to its end.
+#[expect(clippy::print_stdout, reason = "it says at how many places")]
 fn killed_at_every(call: &str) {
     // Other things are opened and written, too: then every some of them.
     let stride = if matches!(call, "openat" | "write") { 7 } else { 1 };
@@ -59,6 +60,7 @@ fn killed_at_every(call: &str) {
             continue;
         }
         assert!(deaths > 0, "nothing was killed at any {call}");
+        println!("persistence: killed at {deaths} of {call}");
         return;
     }
     panic!("the work has no end: {deaths} deaths");
@@ -95,7 +97,6 @@ fn survives(call: &str, count: usize) -> bool {
     possible.extend(in_flight.and_then(|op| naive.step(&op).ok()).map(|()| naive.view()));
     let view = live.view();
     assert!(possible.contains(&view), "{what}:\n{}\nis not what was acknowledged:\n{}", view.join("\n"), possible[0].join("\n"));
-    assert!(!live.lab.state_dir().join("state.json.tmp").exists() || std::fs::read(live.lab.state_dir().join("state.json")).is_ok());
     survived
 }
 

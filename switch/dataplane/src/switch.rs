@@ -16,6 +16,8 @@ mod tests;
 mod watch;
 
 pub use explain::Told;
+use std::cell::Cell;
+
 use packet::{Frame, Instant, NetworkId, Parsed, Pool, PortId, VlanId};
 
 use crate::{
@@ -64,7 +66,13 @@ pub struct Switch {
     /// Targets of the flood in hand; kept so that flooding allocates nothing.
     targets: Vec<PortSlot>,
     secrets: u64,
+    /// The next deadline, until something may have changed it: the loop asks each turn, and there may be
+    /// thousands of bridges.
+    deadline: Cell<Option<Deadline>>,
 }
+
+/// The next deadline, if there is one.
+type Deadline = Option<(Instant, TimeoutReason)>;
 
 /// Where a frame came from, as far as later stages care.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +99,7 @@ impl Switch {
             retired: PortCounters::default(),
             targets: Vec::new(),
             secrets: config.seed,
+            deadline: Cell::new(None),
         }
     }
 
@@ -149,6 +158,9 @@ impl Switch {
         let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
         let decision = bridge.decide(0, header, from.port, now);
         let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
+        if bridge.services.advertiser.is_some() {
+            self.deadline.set(None);
+        }
         match gateway.hear(&mut bridge.services, header, frame, now, &self.pool)? {
             Heard::NotMine(frame) => self.go_on(decision, from, frame, now, out),
             Heard::Outside(frame) => self.hand_out(from, frame, out),
@@ -326,6 +338,7 @@ impl Switch {
     /// Tells control what learning did.
     #[cold]
     fn report(&mut self, learned: Learned, from: Origin, header: Header, now: Instant, out: &mut Outbox) {
+        self.deadline.set(None);
         let Some(port) = self.ports.at(from.port) else { return };
         let (network, port) = (port.config().network, port.id);
         let Some(mac) = station_of(header.source) else { return };
@@ -367,6 +380,7 @@ impl Switch {
 
     /// Deadlines up to `now` are due.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        self.deadline.set(None);
         let mut advertisements = Vec::new();
         for (index, generation, bridge) in self.bridges.iter_mut() {
             let network = NetworkId::new(index, generation);
@@ -389,6 +403,12 @@ impl Switch {
     /// The next deadline, with its reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
+        let deadline = self.deadline.get().unwrap_or_else(|| self.find_deadline());
+        self.deadline.set(Some(deadline));
+        deadline
+    }
+
+    fn find_deadline(&self) -> Deadline {
         let deadlines = self.bridges.iter().flat_map(|(index, generation, bridge)| {
             let network = NetworkId::new(index, generation);
             let ageing = bridge.fdb.poll_timeout().map(|at| (at, TimeoutReason::FdbAgeing(network)));

@@ -24,6 +24,7 @@ impl Switch {
     /// # Errors
     /// See [`CommandError`].
     pub fn apply(&mut self, command: Command, now: Instant, _out: &mut Outbox) -> Result<Reply, CommandError> {
+        self.deadline.set(None);
         match command {
             Command::AddBridge(config) => self.add_bridge(config, now),
             Command::RemoveBridge(network) => self.remove_bridge(network),
