@@ -23,8 +23,9 @@ const STRACE: &[Need] = &[Need::Root, Need::Tun, Need::Tool("strace")];
 
 pub(crate) fn tests() -> Vec<Trial> {
     let mut tests: Vec<_> = ["openat", "write", "fsync", "fdatasync", "rename"]
-        .map(|call| test(&format!("persistence::n4_killed_at_every_{call}"), STRACE, move || killed_at_every(call)))
-        .into();
+        .into_iter()
+        .flat_map(|call| [("from_its_start", true), ("at_work", false)].map(|(when, from_start)| test(&format!("persistence::n4_killed_at_every_{call}_{when}"), STRACE, move || killed_at_every(call, from_start))))
+        .collect();
     tests.push(test("persistence::a_full_disk_refuses_by_name_and_loses_nothing", NEEDS, full_disk));
     tests.push(test("persistence::a_later_or_empty_state_file_is_refused_and_kept", NEEDS, refused_and_kept));
     tests
@@ -48,14 +49,15 @@ fn work() -> Vec<Op> {
     ]
 }
 
-/// The first call, the second, and so on in each thread: until one run comes to its end.
+/// The first call, the second, and so on in each thread: until one run comes to its end. A daemon that is traced from
+/// its start dies in what its first thread saves; one that is at work already, in what the others do.
 #[expect(clippy::print_stdout, reason = "it says at how many places")]
-fn killed_at_every(call: &str) {
+fn killed_at_every(call: &str, from_start: bool) {
     // Other things are opened and written, too: then every some of them.
     let stride = if matches!(call, "openat" | "write") { 7 } else { 1 };
     let mut deaths = 0;
     for count in (1..600).step_by(stride) {
-        if !survives(call, count) {
+        if !survives(call, count, from_start) {
             deaths += 1;
             continue;
         }
@@ -67,15 +69,25 @@ fn killed_at_every(call: &str) {
 }
 
 /// True when the daemon came to the end of the work.
-fn survives(call: &str, count: usize) -> bool {
+fn survives(call: &str, count: usize, from_start: bool) -> bool {
     let mut live = Live { lab: Lab::without_daemon(), ballast: 40_000 };
     let what = format!("killed at {call} {count}");
     let mut traced = live.lab.host.command("strace");
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=KILL:when={count}")]);
-    traced.arg(weft_binary()).arg("--state-dir").arg(live.lab.state_dir()).arg("daemon").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut tracer = traced.spawn().expect("strace starts");
+    if from_start {
+        traced.arg(weft_binary()).arg("--state-dir").arg(live.lab.state_dir()).arg("daemon");
+    } else {
+        live.lab.start_daemon();
+        traced.args(["-p", &live.lab.daemon_pid().to_string()]);
+    }
+    let mut tracer = traced.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace starts");
     let mut naive = Naive::default();
-    eventually("the daemon answers, or is dead", || tracer.try_wait().expect("wait").is_some() || live.lab.request("GET", "/v1/info", &json!(null)).is_ok());
+    if from_start {
+        eventually("the daemon answers, or is dead", || tracer.try_wait().expect("wait").is_some() || live.lab.request("GET", "/v1/info", &json!(null)).is_ok());
+    } else {
+        let pid = live.lab.daemon_pid();
+        eventually("the daemon is traced", || is_traced(pid));
+    }
     let mut in_flight = None;
     let survived = tracer.try_wait().expect("wait").is_none() && work().into_iter().all(|op| match live.ask(&op) {
         Some(outcome) => {
@@ -92,12 +104,21 @@ fn survives(call: &str, count: usize) -> bool {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid")), nix::sys::signal::Signal::SIGKILL).ok();
     }
     tracer.wait().expect("strace ends with the daemon");
+    if !from_start {
+        live.lab.kill_daemon();
+    }
     live.lab.start_daemon();
     let mut possible = vec![naive.view()];
     possible.extend(in_flight.and_then(|op| naive.step(&op).ok()).map(|()| naive.view()));
     let view = live.view();
     assert!(possible.contains(&view), "{what}:\n{}\nis not what was acknowledged:\n{}", view.join("\n"), possible[0].join("\n"));
     survived
+}
+
+/// All threads are.
+fn is_traced(pid: u32) -> bool {
+    let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads").flatten();
+    tasks.all(|task| std::fs::read_to_string(task.path().join("status")).is_ok_and(|status| status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))))
 }
 
 /// A small file system, unmounted when dropped.

@@ -98,7 +98,7 @@ impl Model {
         let mut steps = self.plan_sandboxes_away(desired)?;
         let mut after = self.clone();
         for sandbox in steps.iter().filter_map(|step| if let Step::RemoveSandbox(name) = step { Some(name) } else { None }) {
-            after.sandboxes.retain(|_, other| other.name != *sandbox);
+            after.drop_sandbox(sandbox);
         }
         let (leaving, joining) = self.plan_members(desired)?;
         for (sandbox, network) in leaving.iter().filter_map(|step| if let Step::Disconnect(sandbox, network) = step { Some((sandbox, network)) } else { None }) {
@@ -125,7 +125,7 @@ impl Model {
         };
         for step in steps {
             match step {
-                Step::RemoveSandbox(name) => self.sandboxes.retain(|_, sandbox| sandbox.name != *name),
+                Step::RemoveSandbox(name) => self.drop_sandbox(name),
                 Step::Disconnect(sandbox, network) => {
                     let (sandbox, network) = (self.sandbox(sandbox)?.id.clone(), self.network(network)?.id.clone());
                     if let Some(sandbox) = self.sandboxes.get_mut(&sandbox) {
@@ -156,6 +156,11 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    fn drop_sandbox(&mut self, name: &str) {
+        let id = self.sandboxes.values().find(|sandbox| sandbox.name == name).map(|sandbox| sandbox.id.clone());
+        id.and_then(|id| self.sandboxes.remove(&id));
     }
 
     fn sandbox_named(&self, request: &SandboxCreate) -> Option<&Sandbox> {
@@ -191,7 +196,7 @@ impl Model {
             return Err(ControlError::new(Code::Invalid, &twice.name, format!("network {} is there twice, or is the default one, which has [default-network]", twice.name)));
         }
         let gone: Vec<String> = self.networks.values().filter(|network| !names.contains(network.name.as_str()) && self.members(&network.id).next().is_none()).map(|network| network.name.clone()).collect();
-        self.networks.retain(|_, network| !gone.contains(&network.name));
+        self.networks = self.networks.iter().filter(|(_, network)| !gone.contains(&network.name)).map(|(id, network)| (id.clone(), network.clone())).collect();
         // Those that go make room for those that come.
         steps.splice(0..0, gone.into_iter().map(Step::RemoveNetwork));
         for request in wanted {

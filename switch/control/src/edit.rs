@@ -397,7 +397,8 @@ mod tests {
     #[test]
     fn options_show_what_is() {
         let mut model = world();
-        if let Some(network) = model.networks.values_mut().next() {
+        let id = model.networks.keys().next().unwrap().clone();
+        if let Some(network) = model.networks.get_mut(&id) {
             network.options.insert("com.docker.network.driver.mtu".into(), "1500".into());
         }
         let done = edit(&mut model, json!({ "mtu": 1300 })).unwrap();

@@ -11,6 +11,7 @@ pub mod docker;
 pub mod driver;
 pub mod edit;
 mod error;
+mod index;
 mod ipam;
 mod membership;
 mod model;

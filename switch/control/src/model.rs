@@ -19,6 +19,7 @@ use crate::{
     defaults::Defaults,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
+    index::Index,
     ipam,
     names::{Link, NameOptions, options::check_host},
     overlay::{self, Overlay},
@@ -400,8 +401,10 @@ pub struct Model {
     #[serde(skip)]
     pub defaults: Defaults,
     /// Configurations of networks, by id.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub configs: BTreeMap<String, ConfigNetwork>,
+    #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
+    pub configs: OrdMap<String, ConfigNetwork>,
+    #[serde(skip)]
+    pub(crate) index: Index,
 }
 
 impl Model {
@@ -410,7 +413,7 @@ impl Model {
     /// # Errors
     /// When there is none, or several.
     pub fn network(&self, reference: &str) -> Result<&Network> {
-        let found = resolve(reference, &self.networks, |network| &network.name);
+        let found = resolve(reference, &self.networks, |name| self.networks.values().find(|network| network.name == name));
         found.map_err(|several| missing("network", reference, several, "`weft network ls` lists them"))
     }
 
@@ -419,7 +422,7 @@ impl Model {
     /// # Errors
     /// When there is none, or several.
     pub fn sandbox(&self, reference: &str) -> Result<&Sandbox> {
-        let found = resolve(reference, &self.sandboxes, |sandbox| &sandbox.name);
+        let found = resolve(reference, &self.sandboxes, |name| self.index.named(&self.sandboxes, name));
         found.map_err(|several| missing("sandbox", reference, several, "`weft ps` lists them"))
     }
 
@@ -596,8 +599,13 @@ impl Model {
                 .hint("remove or disconnect them first"));
         }
         let id = network.id.clone();
-        self.routes = self.routes.iter().filter(|(one, other)| *one != id && *other != id).cloned().collect();
+        self.drop_routes(&id);
         self.networks.remove(&id).ok_or_else(|| missing("network", reference, false, ""))
+    }
+
+    /// Takes a network's ways to others away.
+    pub fn drop_routes(&mut self, id: &str) {
+        self.routes = self.routes.iter().filter(|(one, other)| one != id && other != id).cloned().collect();
     }
 
     /// Lets two networks reach each other, or no longer; gives their ids, the smaller first.
@@ -628,13 +636,18 @@ impl Model {
 
     /// Endpoints of a network, with their sandboxes.
     pub fn members<'a>(&'a self, network: &'a str) -> impl Iterator<Item = (&'a Sandbox, &'a Endpoint)> {
-        self.sandboxes.values().flat_map(move |sandbox| sandbox.endpoints.iter().filter(move |endpoint| endpoint.network == network).map(move |endpoint| (sandbox, endpoint)))
+        self.index.around(&self.sandboxes, network).flat_map(move |sandbox| sandbox.endpoints.iter().filter(move |endpoint| endpoint.network == network).map(move |endpoint| (sandbox, endpoint)))
     }
 
     /// Ids of the networks that have endpoints.
     #[must_use]
     pub fn networks_in_use(&self) -> BTreeSet<&str> {
         self.sandboxes.values().flat_map(|sandbox| &sandbox.endpoints).map(|endpoint| endpoint.network.as_str()).collect()
+    }
+
+    /// Brings the index of sandboxes up to date, for those that only read.
+    pub fn refresh(&mut self) {
+        self.index.refresh(&self.sandboxes);
     }
 
     /// Makes a sandbox without endpoints; gives its id.
@@ -647,7 +660,8 @@ impl Model {
         if request.netns == NetnsTarget::New {
             check_object_name("sandbox", &name)?;
         }
-        if self.sandboxes.values().any(|sandbox| sandbox.name == name) {
+        self.refresh();
+        if self.index.named(&self.sandboxes, &name).is_some() {
             return Err(ControlError::new(Code::Exists, &name, format!("the name {name:?} is already in use by another sandbox")).hint("remove it (`weft rm`), or choose another name"));
         }
         if let Some(hostname) = &request.hostname {
@@ -731,6 +745,7 @@ impl Model {
     /// # Errors
     /// When an address is taken, a pool is full or a value makes no sense.
     pub fn create_endpoint(&mut self, sandbox_id: &str, request: &EndpointCreate, id: String, default_kind: EndpointKind) -> Result<Endpoint> {
+        self.refresh();
         let network = self.network(&request.network)?.clone();
         let sandbox = self.sandboxes.get(sandbox_id).ok_or_else(|| missing("sandbox", sandbox_id, false, ""))?;
         if sandbox.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
@@ -943,8 +958,8 @@ fn dhcp_range(request: &NetworkCreate, pools: &[Pool]) -> Result<Option<IpNetwor
 }
 
 /// By id, by name, by the beginning of an id, in this order.
-fn resolve<'a, T>(reference: &str, all: &'a OrdMap<String, T>, name: impl Fn(&T) -> &String) -> std::result::Result<&'a T, bool> {
-    if let Some(exact) = all.get(reference).or_else(|| all.values().find(|item| name(item) == reference)) {
+fn resolve<'a, T>(reference: &str, all: &'a OrdMap<String, T>, named: impl Fn(&str) -> Option<&'a T>) -> std::result::Result<&'a T, bool> {
+    if let Some(exact) = all.get(reference).or_else(|| named(reference)) {
         return Ok(exact);
     }
     let mut by_prefix = all.range(reference.to_owned()..).take_while(|(id, _)| reference.len() >= 3 && id.starts_with(reference));

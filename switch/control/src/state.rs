@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use imbl::{OrdMap, ordmap::DiffItem, ordset};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Model, Network, Sandbox};
+use crate::model::{ConfigNetwork, Model, Network, Sandbox};
 
 /// Of the format.
 const VERSION: u32 = 2;
@@ -31,6 +31,8 @@ struct Change<'a> {
     networks: BTreeMap<Cow<'a, str>, Option<Cow<'a, Network>>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     sandboxes: BTreeMap<Cow<'a, str>, Option<Cow<'a, Sandbox>>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    configs: BTreeMap<Cow<'a, str>, Option<Cow<'a, ConfigNetwork>>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -40,8 +42,8 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn between(old: &'a Model, new: &'a Model) -> Self {
         // Whoever adds a field has to say how it is saved, if it is.
-        let Model { networks, sandboxes, routes, defaults: _ } = new;
-        let mut change = Self { networks: changed(&old.networks, networks), sandboxes: changed(&old.sandboxes, sandboxes), ..Self::default() };
+        let Model { networks, sandboxes, routes, configs, defaults: _, index: _ } = new;
+        let mut change = Self { networks: changed(&old.networks, networks), sandboxes: changed(&old.sandboxes, sandboxes), configs: changed(&old.configs, configs), ..Self::default() };
         for item in old.routes.diff(routes) {
             match item {
                 ordset::DiffItem::Add(pair) => change.routes.push(pair.clone()),
@@ -52,12 +54,13 @@ impl<'a> Change<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        self.networks.is_empty() && self.sandboxes.is_empty() && self.routes.is_empty() && self.no_routes.is_empty()
+        self.networks.is_empty() && self.sandboxes.is_empty() && self.configs.is_empty() && self.routes.is_empty() && self.no_routes.is_empty()
     }
 
     fn apply(self, model: &mut Model) {
         apply(self.networks, &mut model.networks);
         apply(self.sandboxes, &mut model.sandboxes);
+        apply(self.configs, &mut model.configs);
         for pair in self.no_routes {
             model.routes.remove(&pair);
         }

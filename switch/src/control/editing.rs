@@ -122,7 +122,7 @@ impl Inner {
         }
         let mut model = self.model.clone();
         model.networks.remove(&network.id);
-        model.routes.retain(|(one, other)| *one != network.id && *other != network.id);
+        model.drop_routes(&network.id);
         self.commit(model)?;
         self.drop_bridge(&network.id);
         Ok(())

@@ -140,7 +140,7 @@ async fn create_network(State(runtime): State<Runtime>, Query(dry): Query<DryRun
 }
 
 async fn prune_networks(State(runtime): State<Runtime>) -> Answer<Value> {
-    change(runtime, |inner| inner.prune_networks().map(|names| json!({ "NetworksDeleted": names }))).await
+    change(runtime, |inner| inner.prune_networks(|_| true).map(|names| json!({ "NetworksDeleted": names }))).await
 }
 
 async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {

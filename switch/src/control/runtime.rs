@@ -198,6 +198,7 @@ impl Inner {
     /// Saves `model` and makes it the truth.
     pub(crate) fn commit(&mut self, mut model: Model) -> Result<()> {
         model.prune_vips();
+        model.refresh();
         self.store.save(&model).map_err(|error| unavailable(format!("cannot save the state: {error}")))?;
         self.model = model;
         self.serve_vips();
@@ -266,15 +267,27 @@ impl Inner {
         }
     }
 
-    /// Removes the networks that nobody is in, but for the default one; gives their names.
-    pub(crate) fn prune_networks(&mut self) -> Result<Vec<String>> {
+    /// Removes the networks that nobody is in and that are `wanted`, but for the default one: all or none; gives
+    /// their names.
+    pub(crate) fn prune_networks(&mut self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>> {
         let used = self.model.networks_in_use();
-        let unused = |network: &&Network| network.name != "bridge" && !used.contains(network.id.as_str());
-        let names: Vec<String> = self.model.networks.values().filter(unused).map(|network| network.name.clone()).collect();
-        for name in &names {
-            self.remove_network(name)?;
+        let unused = |network: &&Network| network.name != "bridge" && !used.contains(network.id.as_str()) && wanted(network);
+        let gone: Vec<Network> = self.model.networks.values().filter(unused).cloned().collect();
+        let mut model = self.model.clone();
+        for network in &gone {
+            model.remove_network(&network.id)?;
         }
-        Ok(names)
+        self.commit(model)?;
+        for network in &gone {
+            self.network_gone(network);
+        }
+        Ok(gone.into_iter().map(|network| network.name).collect())
+    }
+
+    /// What a network was, in the data plane.
+    fn network_gone(&mut self, network: &Network) {
+        self.drop_bridge(&network.id);
+        self.event("network destroy", json!({ "network": network.name, "id": network.id }));
     }
 
     pub(crate) fn add_bridge(&mut self, network: &Network) -> Result<NetworkId> {
@@ -302,8 +315,7 @@ impl Inner {
         let mut model = self.model.clone();
         let network = model.remove_network(reference)?;
         self.commit(model)?;
-        self.drop_bridge(&network.id);
-        self.event("network destroy", json!({ "network": network.name, "id": network.id }));
+        self.network_gone(&network);
         Ok(network)
     }
 
@@ -423,6 +435,7 @@ impl Inner {
         if let Err(error) = self.store.save(&model) {
             tracing::error!(%error, "cannot save the state");
         }
+        model.refresh();
         self.model = model;
         self.serve_vips();
         self.serve_names();

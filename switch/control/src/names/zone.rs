@@ -41,11 +41,9 @@ impl Zone {
     #[must_use]
     pub fn of(model: &Model, networks: &BTreeSet<String>) -> Self {
         let mut zone = Self::default();
-        for sandbox in model.sandboxes.values() {
-            for endpoint in sandbox.endpoints.iter().filter(|endpoint| networks.contains(&endpoint.network)) {
-                if let Some(network) = model.networks.get(&endpoint.network) {
-                    zone.add(network, sandbox, endpoint);
-                }
+        for network in networks.iter().filter_map(|id| model.networks.get(id)) {
+            for (sandbox, endpoint) in model.members(&network.id) {
+                zone.add(network, sandbox, endpoint);
             }
         }
         zone

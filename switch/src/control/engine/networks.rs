@@ -288,14 +288,7 @@ pub(super) async fn prune(State(runtime): State<Runtime>, Query(query): Query<Li
         _ => return Err(bad("more than one until filter")),
     };
     locked(runtime, move |inner| {
-        let used = inner.model.networks_in_use();
-        let unused = |network: &&Network| {
-            network.name != "bridge" && !used.contains(network.id.as_str()) && network.created_ns < until && filters.labels(&network.labels)
-        };
-        let names: Vec<String> = inner.model.networks.values().filter(unused).map(|network| network.name.clone()).collect();
-        for name in &names {
-            inner.remove_network(name)?;
-        }
+        let names = inner.prune_networks(|network| network.created_ns < until && filters.labels(&network.labels))?;
         Ok(Json(json!({ "NetworksDeleted": names })))
     })
     .await

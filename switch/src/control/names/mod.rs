@@ -65,6 +65,8 @@ pub(super) struct Names {
     written: BTreeMap<String, Files>,
     /// What is served, which the servers read.
     model: Arc<RwLock<Model>>,
+    /// Sandboxes whose files have the host's address, by id.
+    asking_for_host: BTreeSet<String>,
     /// What the host lent to the files.
     host: Surroundings,
     /// What failed, to be tried again.
@@ -98,6 +100,7 @@ impl Names {
             told: BTreeMap::new(),
             written: BTreeMap::new(),
             model: Arc::default(),
+            asking_for_host: BTreeSet::new(),
             host: Surroundings::default(),
             again: Touched::default(),
         }
@@ -128,6 +131,9 @@ impl Names {
                 DiffItem::Update { old: (_, old), new: (_, new) } => [Some(old), Some(new)],
             };
             for sandbox in both.into_iter().flatten() {
+                // The last of the two is what it is now.
+                let asks = model.sandboxes.contains_key(&sandbox.id) && asks_for_host(&sandbox.names.add_host);
+                if asks { self.asking_for_host.insert(sandbox.id.clone()) } else { self.asking_for_host.remove(&sandbox.id) };
                 touched.sandboxes.insert(sandbox.id.clone());
                 touched.networks.extend(sandbox.endpoints.iter().map(|endpoint| endpoint.network.clone()));
             }
@@ -182,9 +188,8 @@ impl Inner {
         let served = |id: &String| model.networks.get(id).filter(|network| gateway_of(network).is_some());
         let nobody = |network: &Network| Askers { common: View::of(std::iter::once(network), &[]), own: Vec::new(), is_empty: true };
         let mut askers: BTreeMap<&str, Askers<'_>> = touched.networks.iter().filter_map(|id| Some((id.as_str(), nobody(served(id)?)))).collect();
-        for sandbox in model.sandboxes.values() {
-            for endpoint in &sandbox.endpoints {
-                let Some(askers) = askers.get_mut(endpoint.network.as_str()) else { continue };
+        for (id, askers) in &mut askers {
+            for (sandbox, endpoint) in model.members(id) {
                 askers.is_empty = false;
                 if sandbox.endpoints.len() > 1 || !sandbox.names.dns.is_empty() {
                     let own = View::of(sandbox.endpoints.iter().filter_map(|endpoint| served(&endpoint.network)), &sandbox.names.dns);
@@ -219,13 +224,15 @@ impl Inner {
     }
 
     fn write_files(&mut self, touched: &Touched) {
-        let wants_host = self.model.sandboxes.values().any(|sandbox| asks_for_host(&sandbox.names.add_host));
-        let host = Surroundings { resolv_conf: self.resolving.upstream.host_file(), address: if wants_host { host_address() } else { None } };
+        let address = if self.resolving.asking_for_host.is_empty() { None } else { host_address() };
+        let host = Surroundings { resolv_conf: self.resolving.upstream.host_file(), address };
         let is_other_host = self.resolving.host != host;
         // Who is linked to another has its address.
-        let is_linked = |sandbox: &Sandbox| !sandbox.names.link.is_empty() && sandbox.endpoints.iter().any(|endpoint| touched.networks.contains(&endpoint.network));
-        let concerned = |sandbox: &&Sandbox| sandbox.is_ours() && (is_other_host || touched.sandboxes.contains(&sandbox.id) || is_linked(sandbox));
-        for sandbox in self.model.sandboxes.values().filter(concerned) {
+        let linked = touched.networks.iter().flat_map(|id| self.model.members(id)).map(|(sandbox, _)| sandbox).filter(|sandbox| !sandbox.names.link.is_empty());
+        let changed = touched.sandboxes.iter().filter_map(|id| self.model.sandboxes.get(id));
+        let all = is_other_host.then(|| self.model.sandboxes.values()).into_iter().flatten();
+        let concerned: BTreeMap<_, _> = linked.chain(changed).chain(all).filter(|sandbox| sandbox.is_ours()).map(|sandbox| (&sandbox.id, sandbox)).collect();
+        for sandbox in concerned.into_values() {
             let files = Files::of(&self.model, sandbox, &host);
             if self.resolving.written.get(&sandbox.id) == Some(&files) {
                 continue;
