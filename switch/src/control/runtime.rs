@@ -93,7 +93,8 @@ impl Runtime {
     pub(crate) fn start(dirs: Dirs, dataplane: DataPlane, rootless: bool, wires: (&UplinkSpec, u16), dns: &[IpAddr], defaults: Defaults, watch: mpsc::UnboundedSender<(String, Process)>) -> std::result::Result<Self, String> {
         let (uplink, vxlan_port) = wires;
         let store = Store::new(dirs.state_file());
-        let model = Model { defaults, ..store.load().map_err(|error| error.to_string())? };
+        let mut model = store.load().map_err(|error| error.to_string())?;
+        model.defaults = defaults;
         let (kind, kind_reason) = netns_setup::detect::choose_kind();
         let default_kind = match kind {
             netns_setup::attach::Kind::Tap => EndpointKind::Tap,
