@@ -135,6 +135,8 @@ impl Network {
             vxlan_port: overlay.and_then(|overlay| overlay.port),
             ttl: overlay.and_then(|overlay| overlay.ttl),
             group: overlay.and_then(|overlay| overlay.group),
+            encrypted: overlay.is_some_and(|overlay| overlay.encrypted),
+            key_file: overlay.and_then(|overlay| overlay.key_file.clone()),
             labels: self.labels.clone(),
             options: self.options.clone(),
             attachable: self.attachable,
