@@ -135,10 +135,13 @@ impl Model {
 
     /// Gives back the addresses of services that nobody serves any more.
     pub fn prune_vips(&mut self) {
-        let served: BTreeSet<(String, String)> = self.sandboxes.values().flat_map(|sandbox| &sandbox.endpoints).flat_map(|endpoint| endpoint.vips.iter().map(|name| (endpoint.network.clone(), name.clone()))).collect();
-        for network in self.networks.values_mut() {
-            let id = network.id.clone();
-            network.vips.retain(|name, _| served.contains(&(id.clone(), name.clone())));
+        self.refresh();
+        let with_services: Vec<String> = self.networks.values().filter(|network| !network.vips.is_empty()).map(|network| network.id.clone()).collect();
+        for id in with_services {
+            let served: BTreeSet<String> = self.members(&id).flat_map(|(_, endpoint)| endpoint.vips.iter().cloned()).collect();
+            if let Some(network) = self.networks.get_mut(&id) {
+                network.vips.retain(|name, _| served.contains(name));
+            }
         }
     }
 

@@ -23,6 +23,9 @@ impl Inner {
     pub(super) fn serve_vips(&mut self) {
         for network in self.model.networks.values() {
             let Some(&bridge) = self.bridges.get(&network.id) else { continue };
+            if network.vips.is_empty() && !self.balanced.contains_key(&bridge) {
+                continue;
+            }
             let vips: Vec<_> = self.model.served(network).into_iter().map(config_of).collect();
             if self.balanced.get(&bridge).map_or(&[][..], Vec::as_slice) == vips {
                 continue;
