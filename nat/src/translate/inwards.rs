@@ -145,7 +145,7 @@ impl Nat {
         if let Some(forward) = forward {
             self.forwards.count(forward, 1, 0, 0);
         }
-        Ok(self.insert(network, tuple.protocol, (inside, tuple.source, external), mapping, forward, Direction::In, now))
+        Ok(self.insert(network, tuple.protocol, (inside, tuple.source, external), (mapping, forward), Direction::In, now))
     }
 }
 

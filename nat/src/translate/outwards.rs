@@ -150,7 +150,7 @@ impl Nat {
             self.let_go(mapping);
             return Err(if has_ports { NatDrop::Clash } else { NatDrop::PortsExhausted });
         }
-        Ok(self.insert(network, tuple.protocol, (tuple.source, tuple.destination, external), mapping, None, Direction::Out, now))
+        Ok(self.insert(network, tuple.protocol, (tuple.source, tuple.destination, external), (mapping, None), Direction::Out, now))
     }
 }
 

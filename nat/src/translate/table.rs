@@ -66,7 +66,7 @@ impl Nat {
         Ok(())
     }
 
-    pub(super) fn insert(&mut self, network: NetworkId, protocol: u8, (inside, outside, external): (End, End, End), mapping: Option<u32>, forward: Option<ForwardId>, opened: Direction, now: Instant) -> u32 {
+    pub(super) fn insert(&mut self, network: NetworkId, protocol: u8, (inside, outside, external): (End, End, End), (mapping, forward): (Option<u32>, Option<ForwardId>), opened: Direction, now: Instant) -> u32 {
         *self.counts.entry((network, inside.ip)).or_default() += 1;
         self.next_sweep = self.next_sweep.or(Some(now + SWEEP_INTERVAL));
         let (address_delta, port_delta) = deltas(inside, external);

@@ -140,7 +140,7 @@ impl Nat {
         }
         self.make_room(network, endpoint, now)?;
         let until = now + self.config.lifetimes.tcp_incoming_syn;
-        let at = self.insert(network, number, (inside, outside, vip), None, None, Direction::In, now);
+        let at = self.insert(network, number, (inside, outside, vip), (None, None), Direction::In, now);
         if let Some(connection) = self.conntrack.get_mut(at) {
             connection.balanced = Some(tries);
             connection.expires = until;
@@ -148,7 +148,7 @@ impl Nat {
             connection.sent = number != protocol::TCP;
         }
         if is_hairpin {
-            let half = self.insert(network, number, (client, vip, outside), None, None, Direction::Out, now);
+            let half = self.insert(network, number, (client, vip, outside), (None, None), Direction::Out, now);
             if let Some(half) = self.conntrack.get_mut(half) {
                 half.expires = until;
             }
