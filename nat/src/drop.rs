@@ -111,13 +111,13 @@ impl NatDrop {
     }
 
     /// Code of the "destination unreachable" that its sender is told, if he is (RFC 5508 REQ-8: 13,
-    /// administratively prohibited, when a flow cannot be had; RFC 1812 5.2.7.1: 0, no way there; 1, nobody).
+    /// administratively prohibited, when a flow cannot be had; RFC 1812 5.2.7.1: 0, no way there; 3, nobody listens).
     #[must_use]
     pub const fn unreachable_code(self) -> Option<u8> {
         match self {
             Self::PortsExhausted | Self::Quota | Self::Full => Some(13),
             Self::NoExternal => Some(0),
-            Self::NoEndpoint => Some(1),
+            Self::NoEndpoint => Some(3),
             _ => None,
         }
     }

@@ -202,7 +202,7 @@ fn leaving() {
     assert_eq!(vips(&lab)[0]["endpoints"], serde_json::json!([]));
     assert!(is_refused(&lab, "c", "-4 http://web/"));
     let said = lab.weft_args(&["exec", "c", "python3", "-c", ASK, &address, "80", "10"]).ok();
-    assert_eq!(said.trim(), "OSError", "host unreachable");
+    assert_eq!(said.trim(), "ConnectionRefusedError", "port unreachable");
     lab.weft("link set w2:eth0 up").ok();
     assert_eq!(hits(&lab, "c", "-4 http://web/", 2, "10.9.0.5"), BTreeMap::from([("w2".into(), 2)]));
 }

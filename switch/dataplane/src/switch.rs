@@ -255,6 +255,7 @@ impl Switch {
     }
 
     /// True when queued; a copy that was not is counted under its port.
+    #[inline(never)]
     fn emit_copy(&mut self, from: Origin, target: PortSlot, frame: Frame, now: Instant, out: &mut Outbox) -> bool {
         let result = self.emit(from, target, frame, now, out);
         if let (Err(reason), Some(state)) = (result, self.ports.at_mut(target)) {
@@ -264,7 +265,8 @@ impl Switch {
     }
 
     /// Fits a frame to a port and queues it. An error means that nothing of it was queued.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     fn emit(&mut self, from: Origin, target: PortSlot, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
         if !state.up {

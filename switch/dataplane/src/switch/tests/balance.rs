@@ -126,7 +126,7 @@ fn refusals_are_told() {
     assert_eq!(bench.send_bytes(a, &tcp(CLIENT, vip(80), RST)), [], "never about a reset");
     assert_eq!(bench.drops(a, DropReason::Vip), 1);
     let (_, error) = bench.one(a, &udp(CLIENT, vip(53)));
-    assert_eq!((&error[26..30], &error[34..36]), (&VIP[..], &[3, 1][..]), "host unreachable");
+    assert_eq!((&error[26..30], &error[34..36]), (&VIP[..], &[3, 3][..]), "port unreachable");
 }
 
 /// The endpoint's port is told nothing, the client's gets its own repetition answered.
