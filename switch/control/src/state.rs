@@ -307,7 +307,7 @@ mod tests {
         let (bytes, _) = history();
         let newer = String::from_utf8(bytes).unwrap().replacen("\"version\":2", "\"version\":3", 1);
         assert_eq!(decode(newer.as_bytes()).unwrap_err(), StateError::Newer(3));
-        assert_eq!(decode(b"{\"version\":1}\n").unwrap_err().to_string().contains("version 1"), true);
+        assert!(decode(b"{\"version\":1}\n").unwrap_err().to_string().contains("version 1"));
     }
 
     /// 1,000 networks: a change is as long as it is with one, and what is written in all grows with the changes.
