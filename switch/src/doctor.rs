@@ -2,10 +2,11 @@
 
 use netns_setup::detect::{self, Finding};
 use serde_json::json;
+use weft_control::api::ClusterCheck;
 
 use crate::{client::Client, dataloop::IoBackend, cli::print};
 
-/// Prints findings; true when ports can be made.
+/// Prints findings; true when ports can be made, and all of the cluster answers.
 pub(crate) fn run(client: &Client, as_json: bool) -> bool {
     let mut findings = in_child();
     findings.push(io_uring());
@@ -15,10 +16,12 @@ pub(crate) fn run(client: &Client, as_json: bool) -> bool {
         Err(error) => error.message.clone(),
     };
     findings.push(Finding { name: "daemon", ok: daemon.is_ok(), detail, fix: Some("start one with `weft daemon &`").filter(|_| daemon.is_err()) });
+    let checks = client.get("/v1/cluster/checks").unwrap_or_default();
+    let checks: Vec<ClusterCheck> = serde_json::from_value(checks).unwrap_or_default();
     let (kind, why) = detect::choose_kind();
     let kind = format!("{kind:?}").to_lowercase();
     if as_json {
-        print(&json!({ "findings": findings, "port_kind": kind, "because": why }).to_string());
+        print(&json!({ "findings": findings, "cluster": checks, "port_kind": kind, "because": why }).to_string());
     } else {
         for finding in &findings {
             print(&format!("{} {:<20} {}", if finding.ok { "ok     " } else { "missing" }, finding.name, finding.detail));
@@ -26,10 +29,16 @@ pub(crate) fn run(client: &Client, as_json: bool) -> bool {
                 print(&format!("        {:<20} -> {fix}", ""));
             }
         }
+        for check in &checks {
+            print(&format!("{} {}", if check.ok { "ok     " } else { "missing" }, check.text));
+            if let Some(hint) = &check.hint {
+                print(&format!("        -> {hint}"));
+            }
+        }
         print(&format!("ports are {kind} by default: {why}"));
     }
     let works = |name: &str| findings.iter().any(|finding| finding.name == name && finding.ok);
-    works("network namespaces") || works("user namespaces")
+    (works("network namespaces") || works("user namespaces")) && checks.iter().all(|check| check.ok)
 }
 
 /// An ordinary user's namespaces are tried as the rootless daemon would: inside a user namespace.

@@ -4,6 +4,7 @@
 //! The first tunnel at a UDP port opens an endpoint there, the last one closes it.
 
 mod control;
+pub(crate) mod probe;
 
 use std::{
     collections::BTreeMap,
@@ -199,10 +200,18 @@ impl Tunnels {
             Some(Claim::Neighbour) => Err(vxlan::DropReason::ForgedNeighbour),
         };
         let opened = &mut self.opened;
+        let mut answers = Vec::new();
         let result = self.receiver.receive(socket, &self.pool, |received| {
+            if let Some(answer) = probe::answer(received.frame.bytes()) {
+                return answers.push((received.from, answer));
+            }
             let outer = Outer { from: received.from, to: received.to, ecn: received.ecn };
             vtep.decap_many(outer, received.frame, received.segment, judge, now, opened);
         });
+        for (to, answer) in answers {
+            // Who hears nothing asks again.
+            socket.send_to(&answer, &to.into()).ok();
+        }
         ready[family] = match result {
             Ok(more) => more,
             // Buffers come back: what waits is read then.

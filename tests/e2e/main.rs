@@ -5,6 +5,7 @@ mod beside_kernel;
 mod bridge;
 mod capture;
 mod client;
+mod cluster;
 mod compose;
 mod config;
 mod dhcp;
@@ -39,6 +40,7 @@ fn main() {
         beside_kernel::tests(),
         bridge::tests(),
         capture::tests(),
+        cluster::tests(),
         compose::tests(),
         config::tests(),
         dhcp::tests(),

@@ -51,19 +51,19 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// Nodes on one underlay, 192.168.88.21N and fd88::N.
-struct Fabric {
+pub(crate) struct Fabric {
     wire: Ns,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
 }
 
-struct Node {
-    lab: Lab,
+pub(crate) struct Node {
+    pub(crate) lab: Lab,
     number: usize,
 }
 
 impl Fabric {
     /// Of these, that many run a daemon, with `options`.
-    fn new(nodes: usize, daemons: usize, options: &str) -> Self {
+    pub(crate) fn new(nodes: usize, daemons: usize, options: &str) -> Self {
         let labs: Vec<_> = (0..nodes).map(|_| Lab::without_daemon()).collect();
         let wire = labs[0].ns("wire");
         wire.sh("ip link add br0 type bridge && ip link set br0 up").ok();
@@ -97,7 +97,7 @@ impl Fabric {
 }
 
 impl Node {
-    fn underlay(&self) -> String {
+    pub(crate) fn underlay(&self) -> String {
         format!("192.168.88.21{}", self.number)
     }
 

@@ -89,6 +89,9 @@ pub struct NetworkCreate {
     /// Servers for other names; the host's when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
     pub dns: Vec<IpAddr>,
+    /// Of all nodes of the cluster; so are overlays, in a cluster, unless they name their peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global: Option<bool>,
     /// Of an overlay: its number on the wire; the first free one from 4096 when missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
@@ -483,6 +486,35 @@ pub struct StationEdit {
     /// The node (to add).
     #[serde(default)]
     pub node: Option<Remote>,
+}
+
+/// An entry of `GET /v1/nodes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Unique name.
+    pub name: String,
+    /// Where other nodes reach its tunnels.
+    pub ip: IpAddr,
+    /// Its API's port, if it advertises one.
+    pub api_port: Option<u16>,
+    /// UDP port of its tunnels.
+    pub vxlan_port: u16,
+    /// When it joined, nanoseconds since 1970.
+    pub since_ns: u64,
+    /// The one that was asked.
+    pub own: bool,
+}
+
+/// An entry of `GET /v1/cluster/checks`: something that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterCheck {
+    /// It answers as it should.
+    pub ok: bool,
+    /// What, where, and what came of it.
+    pub text: String,
+    /// What that may mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// `GET /v1/overlays`.

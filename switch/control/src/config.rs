@@ -106,18 +106,6 @@ pub struct DaemonSection {
     pub vxlan_port: Option<u16>,
 }
 
-/// `[cluster]`: the store that nodes share.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-pub struct ClusterSection {
-    /// As `etcd://192.0.2.1:2379`.
-    pub store: Option<String>,
-    /// This node's address, for the others.
-    pub advertise: Option<String>,
-    /// Docker's `cluster-store-opts`.
-    pub store_opts: BTreeMap<String, String>,
-}
-
 /// `[nat]`: how long what is translated lives without being used, seconds; the RFCs' values when missing.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -132,6 +120,34 @@ pub struct NatSection {
     pub icmp_s: Option<u64>,
     /// Other protocols.
     pub other_s: Option<u64>,
+}
+
+/// `[cluster]`: as the options `--cluster-...` and `--node`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct ClusterSection {
+    /// `etcd://HOST[:PORT][,...]`.
+    pub store: Option<String>,
+    /// `IP[:PORT]`.
+    pub advertise: Option<String>,
+    /// Name of this node.
+    pub node: Option<String>,
+    /// `15s`.
+    pub lease: Option<String>,
+    /// Path of everything in the store.
+    pub prefix: Option<String>,
+    /// As `--cluster-ca`.
+    pub ca: Option<PathBuf>,
+    /// As `--cluster-cert`.
+    pub cert: Option<PathBuf>,
+    /// As `--cluster-key`.
+    pub key: Option<PathBuf>,
+    /// As `--cluster-user`.
+    pub user: Option<String>,
+    /// As `--cluster-password-file`.
+    pub password_file: Option<PathBuf>,
+    /// Docker's `cluster-store-opts`.
+    pub store_opts: BTreeMap<String, String>,
 }
 
 impl DaemonFile {

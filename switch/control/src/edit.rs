@@ -128,8 +128,10 @@ impl Network {
             ageing_s: Some(self.ageing_s),
             names: Some(self.names),
             dns: self.dns.clone(),
+            global: self.is_global().then_some(true),
             vni: overlay.map(|overlay| overlay.vni),
-            peers: overlay.map(|overlay| overlay.peers.clone()).unwrap_or_default(),
+            // Those of a shared network are what the store says.
+            peers: overlay.filter(|overlay| !overlay.global).map(|overlay| overlay.peers.clone()).unwrap_or_default(),
             learning: overlay.map(|overlay| overlay.learning),
             strict: overlay.map(|overlay| overlay.strict),
             vxlan_port: overlay.and_then(|overlay| overlay.port),
@@ -224,6 +226,9 @@ impl Model {
         if let Some(overlay) = &before.overlay {
             request.vni = request.vni.or(Some(overlay.vni));
         }
+        if before.is_global() {
+            (request.global, request.mtu) = (request.global.or(Some(true)), request.mtu.or(Some(before.mtu)));
+        }
         // As if it were new, where the old one never was.
         let mut without = self.clone();
         without.networks.remove(&before.id);
@@ -234,6 +239,10 @@ impl Model {
         after.keep_vips(&before)?;
         if let (Some(after), Some(before)) = (&mut after.overlay, &before.overlay) {
             after.stations.clone_from(&before.stations);
+            if before.global {
+                after.peers.clone_from(&before.peers);
+                after.neighbours.clone_from(&before.neighbours);
+            }
         }
         for pool in &mut after.pools {
             let old = before.pools.iter().find(|old| old.subnet.is_ipv4() == pool.subnet.is_ipv4());
@@ -241,6 +250,9 @@ impl Model {
         }
         driver::refresh(&mut after);
         let edit = NetworkEdit { members: self.member_edits(&before, &after)?, before, after };
+        if let Some(difference) = edit.differences().first().filter(|_| edit.before.is_global()) {
+            return Err(refused(&edit.before, &difference.key, "it is the cluster's, and the same on all nodes: make another network"));
+        }
         if let Some(difference) = edit.differences().iter().find(|difference| !edit.members.is_empty() && !LIVE.contains(&difference.key.as_str())) {
             let mut names: Vec<_> = self.members(&edit.before.id).map(|(sandbox, _)| sandbox.name.clone()).collect();
             names.sort();

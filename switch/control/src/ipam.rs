@@ -86,6 +86,11 @@ pub(crate) fn pieces(base: IpNetwork, size: u8) -> impl Iterator<Item = IpNetwor
     starts.filter_map(move |at| IpNetwork::new(address(base, at), size).ok())
 }
 
+/// Docker's default pools of networks that span nodes: 10.0.0/24 ... 10.255.255/24.
+pub(crate) fn global_pools() -> impl Iterator<Item = IpNetwork> {
+    IpNetwork::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8).into_iter().flat_map(|base| pieces(base, 24))
+}
+
 /// A unique local /64 (RFC 4193 3.1): fd, 40 bits of the network's random id, subnet 0.
 pub(crate) fn unique_local(id: &str) -> IpNetwork {
     let random = u64::from_str_radix(id.get(..10).unwrap_or_default(), 16).unwrap_or_default();

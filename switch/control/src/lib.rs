@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod compose;
+pub mod cluster;
 pub mod config;
 mod confignet;
 pub mod container;

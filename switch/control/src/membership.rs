@@ -37,7 +37,7 @@ impl Model {
 }
 
 fn ways_out(network: &Network) -> Vec<IpAddr> {
-    if network.internal { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() }
+    if network.internal || network.is_global() { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() }
 }
 
 #[cfg(test)]

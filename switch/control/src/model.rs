@@ -20,6 +20,7 @@ use crate::{
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
     index::Index,
+    cluster::{Elsewhere, RemoteEndpoint, WAY_OUT},
     ipam,
     names::{Link, NameOptions, options::check_host},
     overlay::{self, Overlay},
@@ -243,6 +244,12 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether it is the cluster's.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|overlay| overlay.global)
+    }
+
     /// First and last address that DHCP may hand out.
     #[must_use]
     pub fn dhcp_hosts(&self) -> Option<(IpAddr, IpAddr)> {
@@ -302,6 +309,12 @@ impl Sandbox {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.netns == NetnsTarget::New
+    }
+
+    /// Its name was chosen; others are called after what they are on this machine.
+    #[must_use]
+    pub fn has_name(&self) -> bool {
+        matches!(self.netns, NetnsTarget::New | NetnsTarget::Name(_))
     }
 
     /// Defined, but without a process, and so without namespace, endpoints and ports.
@@ -405,6 +418,9 @@ pub struct Model {
     pub configs: OrdMap<String, ConfigNetwork>,
     #[serde(skip)]
     pub(crate) index: Index,
+    /// What other nodes of the cluster have.
+    #[serde(default)]
+    pub elsewhere: Elsewhere,
 }
 
 impl Model {
@@ -535,7 +551,8 @@ impl Model {
             return Ok(Vec::new());
         }
         if subnets.is_empty() {
-            let free = self.defaults.subnets(true).find(|pool| self.overlapping(*pool).is_none());
+            let free = |pool: &IpNetwork| self.overlapping(*pool).is_none();
+            let free = if request.global == Some(true) { ipam::global_pools().find(free) } else { self.defaults.subnets(true).find(free) };
             subnets.push(free.ok_or_else(|| ControlError::new(Code::Exhausted, &request.name, "all predefined address pools have been fully subnetted").hint("give --subnet"))?);
         }
         if request.ipv6 && subnets.iter().all(IpNetwork::is_ipv4) {
@@ -593,7 +610,7 @@ impl Model {
             return Err(ControlError::new(Code::Conflict, reference, format!("{reference} is a pre-defined network and cannot be removed")));
         }
         let network = self.network(reference)?;
-        let members: Vec<_> = self.members(&network.id).map(|(sandbox, _)| sandbox.name.as_str()).collect();
+        let members: Vec<_> = self.members(&network.id).map(|(sandbox, _)| sandbox.name.clone()).chain(self.remote_members(&network.id).map(|(_, endpoint)| endpoint.described())).collect();
         if !members.is_empty() {
             return Err(ControlError::new(Code::Conflict, &network.name, format!("network {} has active endpoints: {}", network.name, members.join(", ")))
                 .hint("remove or disconnect them first"));
@@ -639,15 +656,33 @@ impl Model {
         self.index.around(&self.sandboxes, network).flat_map(move |sandbox| sandbox.endpoints.iter().filter(move |endpoint| endpoint.network == network).map(move |endpoint| (sandbox, endpoint)))
     }
 
-    /// Ids of the networks that have endpoints.
+    /// Ids of the networks that have endpoints, on this node or another.
     #[must_use]
     pub fn networks_in_use(&self) -> BTreeSet<&str> {
-        self.sandboxes.values().flat_map(|sandbox| &sandbox.endpoints).map(|endpoint| endpoint.network.as_str()).collect()
+        let here = self.sandboxes.values().flat_map(|sandbox| &sandbox.endpoints).map(|endpoint| endpoint.network.as_str());
+        here.chain(self.elsewhere.endpoints.values().map(|endpoint| endpoint.network.as_str())).collect()
     }
 
     /// Brings the index of sandboxes up to date, for those that only read.
     pub fn refresh(&mut self) {
         self.index.refresh(&self.sandboxes);
+    }
+
+    /// Endpoints of a network on other nodes, by id.
+    pub fn remote_members<'a>(&'a self, network: &'a str) -> impl Iterator<Item = (&'a String, &'a RemoteEndpoint)> {
+        self.elsewhere.endpoints.iter().filter(move |(_, endpoint)| endpoint.network == network)
+    }
+
+    /// Somebody is in a network, on this node or another.
+    #[must_use]
+    pub fn is_used(&self, network: &str) -> bool {
+        self.members(network).next().is_some() || self.remote_members(network).next().is_some()
+    }
+
+    /// Whether the network is the cluster's.
+    #[must_use]
+    pub fn is_global(&self, network: &str) -> bool {
+        self.networks.get(network).is_some_and(Network::is_global)
     }
 
     /// Makes a sandbox without endpoints; gives its id.
@@ -718,6 +753,9 @@ impl Model {
         let sandbox = self.sandbox(reference)?;
         self.check_not_a_vip(sandbox, name)?;
         let id = sandbox.id.clone();
+        for network in sandbox.endpoints.iter().filter_map(|endpoint| self.networks.get(&endpoint.network)) {
+            self.check_endpoint_name(network, name)?;
+        }
         if let Some(sandbox) = self.sandboxes.get_mut(&id) {
             name.clone_into(&mut sandbox.name);
         }
@@ -750,6 +788,9 @@ impl Model {
         let sandbox = self.sandboxes.get(sandbox_id).ok_or_else(|| missing("sandbox", sandbox_id, false, ""))?;
         if sandbox.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
             return Err(ControlError::new(Code::Exists, &sandbox.name, format!("endpoint {} already exists in network {}", sandbox.name, network.name)));
+        }
+        if sandbox.has_name() {
+            self.check_endpoint_name(&network, &sandbox.name)?;
         }
         let device = match &sandbox.netns {
             NetnsTarget::Device(name) => Some(name.clone()),
@@ -804,7 +845,8 @@ impl Model {
             gw_priority: request.gw_priority,
             sysctls: request.sysctls.clone(),
         };
-        if let Some(network) = self.networks.get_mut(&network.id) {
+        // Of a shared network all nodes hand out the lowest that is free: what each handed out last would tell nothing.
+        if let Some(network) = self.networks.get_mut(&network.id).filter(|network| !network.is_global()) {
             network.vips.extend(new_vips);
             for pool in &mut network.pools {
                 let given = endpoint.addresses.iter().find(|address| address.is_ipv4() == pool.subnet.is_ipv4());
@@ -819,16 +861,28 @@ impl Model {
         Ok(settled.cloned().unwrap_or(endpoint))
     }
 
+    /// A name is of one endpoint, whichever node has it.
+    pub(crate) fn check_endpoint_name(&self, network: &Network, name: &str) -> Result<()> {
+        match self.remote_members(&network.id).find(|(_, endpoint)| endpoint.named && endpoint.name == name) {
+            Some((_, endpoint)) => Err(ControlError::new(Code::Exists, name, format!("endpoint with name {name} already exists in network {}", network.name)).hint(format!("it is on node {}", endpoint.node))),
+            None => Ok(()),
+        }
+    }
+
     /// What nobody else may have.
     fn used_addresses(&self, network: &Network) -> BTreeSet<IpAddr> {
         let members = self.members(&network.id).flat_map(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip));
         let own = network.pools.iter().map(|pool| pool.gateway).chain(network.aux_addresses.values().chain(&network.own_addresses).copied());
-        members.chain(own).chain(network.vips.values().flatten().copied()).collect()
+        let others = self.remote_members(&network.id).flat_map(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip));
+        members.chain(others).chain(own).chain(network.vips.values().flatten().copied()).collect()
     }
 
     fn choose_addresses(&self, network: &Network, asked: [Option<IpAddr>; 2]) -> Result<Vec<IpNetwork>> {
         let used = self.used_addresses(network);
         for address in asked.into_iter().flatten() {
+            if let Some((_, endpoint)) = self.remote_members(&network.id).find(|(_, endpoint)| endpoint.addresses.iter().any(|taken| taken.ip() == address)) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is already in use by {}", endpoint.described())));
+            }
             if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.addresses.iter().any(|taken| taken.ip() == address)) {
                 return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is already in use by {}", sandbox.name)));
             }
@@ -865,6 +919,9 @@ impl Model {
         if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.mac == mac.to_string()) {
             return Err(ControlError::new(Code::Conflict, text, format!("MAC address {mac} is already in use by {}", sandbox.name)));
         }
+        if let Some((_, endpoint)) = self.remote_members(&network.id).find(|(_, endpoint)| endpoint.mac == mac.to_string()) {
+            return Err(ControlError::new(Code::Conflict, text, format!("MAC address {mac} is already in use by {}", endpoint.described())));
+        }
         Ok(mac)
     }
 
@@ -872,7 +929,10 @@ impl Model {
     #[must_use]
     pub fn publishing_endpoint<'a>(&self, sandbox: &'a Sandbox) -> Option<&'a Endpoint> {
         let has_way_out = |network: &Network| !network.internal && network.l2 == L2::Bridge && !network.pools.is_empty();
-        sandbox.endpoints.iter().find(|endpoint| !endpoint.addresses.is_empty() && self.networks.get(&endpoint.network).is_some_and(has_way_out))
+        let able = |endpoint: &&Endpoint| !endpoint.addresses.is_empty() && self.networks.get(&endpoint.network).is_some_and(has_way_out);
+        // Where answers leave by, if that can be.
+        let mut by_default = sandbox.endpoints.iter().filter(|endpoint| !endpoint.gateways.is_empty());
+        by_default.find(able).or_else(|| sandbox.endpoints.iter().find(able))
     }
 
     /// Whether another sandbox has that port of the host, even if it is in no network at present that leads there.
@@ -902,6 +962,27 @@ impl Model {
             sandbox.publishes.retain(|published| !gone.contains(published));
         }
         Ok(gone)
+    }
+
+    /// Only shared networks without a way out of their own, and one of them is to have one.
+    #[must_use]
+    pub fn lacks_way_out(&self, sandbox: &str) -> bool {
+        self.sandboxes.get(sandbox).is_some_and(|sandbox| sandbox.is_ours() && self.wants_way_out(sandbox) && sandbox.endpoints.iter().all(|endpoint| endpoint.gateways.is_empty()))
+    }
+
+    fn wants_way_out(&self, sandbox: &Sandbox) -> bool {
+        let networks = sandbox.endpoints.iter().filter_map(|endpoint| self.networks.get(&endpoint.network));
+        networks.filter(|network| network.is_global()).any(|network| !network.internal)
+    }
+
+    /// Takes away the endpoint of a sandbox that was only its way out of shared networks, when it is in none any more.
+    pub fn remove_idle_way_out(&mut self, sandbox: &str) -> Option<Endpoint> {
+        let sandbox = self.sandboxes.get(sandbox).filter(|sandbox| !self.wants_way_out(sandbox))?;
+        let asked = |name: &str| sandbox.container.as_ref().is_some_and(|container| container.networks.iter().any(|wanted| wanted.network == name));
+        let is_it = |endpoint: &&Endpoint| self.networks.get(&endpoint.network).is_some_and(|network| network.name == WAY_OUT);
+        let endpoint = sandbox.endpoints.iter().find(is_it).filter(|_| !asked(WAY_OUT))?.id.clone();
+        let id = sandbox.id.clone();
+        self.remove_endpoint(&id, &endpoint)
     }
 
     /// Takes an endpoint away; gives it back.

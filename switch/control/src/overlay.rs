@@ -54,6 +54,12 @@ pub struct Overlay {
     /// Where this node has its keys.
     #[serde(default)]
     pub key_file: Option<String>,
+    /// The cluster's: peers, stations and neighbours are what the store says.
+    #[serde(default)]
+    pub global: bool,
+    /// Ethernet addresses of stations behind other nodes, by IP address: answered for here.
+    #[serde(default)]
+    pub neighbours: BTreeMap<IpAddr, String>,
 }
 
 /// Another node, at a port of its own if it has one.
@@ -128,6 +134,7 @@ impl Model {
                 ("group", request.group.is_some()),
                 ("encrypted", request.encrypted),
                 ("weft.key-file", request.key_file.is_some()),
+                ("scope global", request.global == Some(true)),
             ];
             return match said.iter().find(|(_, said)| *said) {
                 Some((what, _)) => Err(invalid(*what, format!("{what} is for overlay networks")).hint("add --driver overlay, or leave it out")),
@@ -136,6 +143,10 @@ impl Model {
         }
         if let Some(group) = request.group.filter(|group| !group.is_multicast()) {
             return Err(invalid(group.to_string(), format!("group {group} is not a multicast address")).hint("want one such as 239.1.1.1"));
+        }
+        let global = request.global == Some(true);
+        if global {
+            check_global(request)?;
         }
         if request.vxlan_port == Some(0) || request.ttl == Some(0) {
             return Err(invalid(&request.name, "neither a port nor a ttl can be 0"));
@@ -160,6 +171,8 @@ impl Model {
             group: request.group,
             encrypted: request.encrypted,
             key_file: request.key_file.clone(),
+            global,
+            neighbours: BTreeMap::new(),
         };
         request.peers.iter().try_for_each(|peer| overlay.add_peer(*peer))?;
         Ok(Some(overlay))
@@ -180,10 +193,13 @@ impl Model {
         }
     }
 
-    /// An overlay network, to change.
+    /// An overlay network of this node, to change.
     fn overlay_mut(&mut self, reference: &str) -> Result<&mut Overlay> {
         let Network { id, name, .. } = self.network(reference)?.clone();
         let overlay = self.networks.get_mut(&id).and_then(|network| network.overlay.as_mut());
+        if overlay.as_ref().is_some_and(|overlay| overlay.global) {
+            return Err(ControlError::new(Code::Conflict, &name, format!("network {name} is the cluster's: its peers and stations are what the store says")));
+        }
         overlay.ok_or_else(|| invalid(&name, format!("network {name} is no overlay")).hint("make one with `weft network create -d overlay`"))
     }
 
@@ -236,7 +252,32 @@ impl Overlay {
     #[must_use]
     pub fn mtu(&self) -> u32 {
         let is_ipv6 = self.peers.iter().map(|peer| peer.ip).chain(self.group).any(|ip| ip.is_ipv6());
-        vxlan::inner_mtu(UNDERLAY_MTU, is_ipv6, self.encrypted).into()
+        usual_mtu(is_ipv6, self.encrypted)
+    }
+}
+
+/// Largest packet inside that fits the usual network between nodes.
+#[must_use]
+pub fn usual_mtu(is_ipv6: bool, encrypted: bool) -> u32 {
+    vxlan::inner_mtu(UNDERLAY_MTU, is_ipv6, encrypted).into()
+}
+
+/// All nodes have a network of the cluster, but each has its own gateway and translation.
+fn check_global(request: &NetworkCreate) -> Result<()> {
+    let own = [
+        ("--peer", !request.peers.is_empty()),
+        ("-o group", request.group.is_some()),
+        ("-o encrypted", request.encrypted),
+        ("own-addresses", !request.own_addresses.is_empty()),
+        ("--dhcp", request.dhcp),
+        ("--ra", request.ra),
+        ("--nat-source", !request.nat_source.is_empty()),
+        ("--nat-prefix", request.nat_prefix.is_some()),
+        ("storm control", request.storm.is_some()),
+    ];
+    match own.iter().find(|(_, said)| *said) {
+        Some((what, _)) => Err(invalid(&request.name, format!("{what} is for networks of one node")).hint("add --scope local, or leave it out")),
+        None => Ok(()),
     }
 }
 

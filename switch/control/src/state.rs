@@ -10,7 +10,10 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use imbl::{OrdMap, ordmap::DiffItem, ordset};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ConfigNetwork, Model, Network, Sandbox};
+use crate::{
+    cluster::{Elsewhere, Node, RemoteEndpoint},
+    model::{ConfigNetwork, Model, Network, Sandbox},
+};
 
 /// Of the format.
 const VERSION: u32 = 2;
@@ -33,6 +36,10 @@ struct Change<'a> {
     sandboxes: BTreeMap<Cow<'a, str>, Option<Cow<'a, Sandbox>>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     configs: BTreeMap<Cow<'a, str>, Option<Cow<'a, ConfigNetwork>>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<Cow<'a, str>, Option<Cow<'a, Node>>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    remote_endpoints: BTreeMap<Cow<'a, str>, Option<Cow<'a, RemoteEndpoint>>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -42,8 +49,15 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn between(old: &'a Model, new: &'a Model) -> Self {
         // Whoever adds a field has to say how it is saved, if it is.
-        let Model { networks, sandboxes, routes, configs, defaults: _, index: _ } = new;
-        let mut change = Self { networks: changed(&old.networks, networks), sandboxes: changed(&old.sandboxes, sandboxes), configs: changed(&old.configs, configs), ..Self::default() };
+        let Model { networks, sandboxes, routes, configs, elsewhere: Elsewhere { nodes, endpoints }, defaults: _, index: _ } = new;
+        let mut change = Self {
+            networks: changed(&old.networks, networks),
+            sandboxes: changed(&old.sandboxes, sandboxes),
+            configs: changed(&old.configs, configs),
+            nodes: changed(&old.elsewhere.nodes, nodes),
+            remote_endpoints: changed(&old.elsewhere.endpoints, endpoints),
+            ..Self::default()
+        };
         for item in old.routes.diff(routes) {
             match item {
                 ordset::DiffItem::Add(pair) => change.routes.push(pair.clone()),
@@ -54,13 +68,16 @@ impl<'a> Change<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        self.networks.is_empty() && self.sandboxes.is_empty() && self.configs.is_empty() && self.routes.is_empty() && self.no_routes.is_empty()
+        let Self { networks, sandboxes, configs, nodes, remote_endpoints, routes, no_routes } = self;
+        networks.is_empty() && sandboxes.is_empty() && configs.is_empty() && nodes.is_empty() && remote_endpoints.is_empty() && routes.is_empty() && no_routes.is_empty()
     }
 
     fn apply(self, model: &mut Model) {
         apply(self.networks, &mut model.networks);
         apply(self.sandboxes, &mut model.sandboxes);
         apply(self.configs, &mut model.configs);
+        apply(self.nodes, &mut model.elsewhere.nodes);
+        apply(self.remote_endpoints, &mut model.elsewhere.endpoints);
         for pair in self.no_routes {
             model.routes.remove(&pair);
         }

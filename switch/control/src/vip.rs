@@ -83,6 +83,9 @@ impl Model {
         }
         if let Some(name) = wanted.first() {
             let lacks = |what: &str| ControlError::new(Code::Invalid, name, format!("--vip {name}: {what}"));
+            if network.is_global() {
+                return Err(lacks("it is not shared between nodes yet: want a network of this node"));
+            }
             if network.l2 != L2::Bridge || network.pools.is_empty() {
                 return Err(lacks(&format!("network {} has no gateway, which is who answers for virtual addresses", network.name)).hint("use a bridge network with a subnet"));
             }

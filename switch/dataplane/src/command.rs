@@ -119,6 +119,16 @@ pub enum Command {
         /// The port it is behind.
         port: PortId,
     },
+    /// Say for a station that it is behind this port, to all others, as it would itself (gratuitous ARP, unsolicited
+    /// neighbour advertisement).
+    Announce {
+        /// Behind which it is: of a device, or a tunnel.
+        port: PortId,
+        /// The station.
+        mac: UnicastMac,
+        /// Its address.
+        ip: std::net::IpAddr,
+    },
     /// Remove an address, learned or static.
     RemoveFdb {
         /// Where.

@@ -8,6 +8,7 @@
 //! as dropped under its ingress port. What else is lost (the copies of a flood, the rest of a
 //! super-frame) is counted under the port it should have left by.
 
+mod announce;
 mod apply;
 mod balance;
 mod explain;

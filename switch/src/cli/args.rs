@@ -39,6 +39,11 @@ pub(super) enum Noun {
         #[command(subcommand)]
         action: super::config::ConfigAction,
     },
+    /// Nodes of the cluster
+    Node {
+        #[command(subcommand)]
+        action: NodeAction,
+    },
     /// Run a command in a new sandbox
     #[command(disable_help_flag = true)]
     Run(RunArguments),
@@ -161,6 +166,13 @@ pub(super) enum Noun {
     Completions { shell: clap_complete::Shell },
 }
 
+/// Whose a network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Scope {
+    Local,
+    Global,
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Io {
@@ -204,12 +216,60 @@ pub(super) struct DaemonArguments {
     /// UDP port at which the nodes of overlay networks reach each other; 4789 unless the file says otherwise
     #[arg(long)]
     pub(super) vxlan_port: Option<u16>,
-    /// TOML with [daemon], [default-network] and [[network]], or Docker's daemon.json; a key must not be given here too
+    #[command(flatten)]
+    pub(super) cluster: ClusterArguments,
+    /// TOML with [daemon], [default-network], [cluster] and [[network]], or Docker's daemon.json; a key must not be given here too
     #[arg(long)]
     pub(super) config: Option<PathBuf>,
     /// error, warn, info, debug or trace; or as tracing's filters, `info,weft=debug`
     #[arg(long, env = "WEFT_LOG")]
     pub(super) log: Option<String>,
+}
+
+/// How this node shares networks with others.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(super) struct ClusterArguments {
+    /// Share overlay networks with other nodes through this store: etcd://HOST[:PORT][,HOST[:PORT]...], etcds:// for TLS
+    #[arg(long)]
+    pub(super) cluster_store: Option<String>,
+    /// Where the other nodes reach this one: IP[:PORT], the port being its API's
+    #[arg(long)]
+    pub(super) cluster_advertise: Option<String>,
+    /// Name of this node, unique in the cluster; the host's name unless said otherwise
+    #[arg(long)]
+    pub(super) node: Option<String>,
+    /// What a node has is free when it was not heard of for so long [default: 15s]
+    #[arg(long)]
+    pub(super) cluster_lease: Option<String>,
+    /// Path of everything in the store [default: docker/network/v1.0]
+    #[arg(long)]
+    pub(super) cluster_prefix: Option<String>,
+    /// Certificates (PEM) of whoever vouches for the store
+    #[arg(long)]
+    pub(super) cluster_ca: Option<PathBuf>,
+    /// Our certificate (PEM) for the store
+    #[arg(long)]
+    pub(super) cluster_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long)]
+    pub(super) cluster_key: Option<PathBuf>,
+    /// A user of the store
+    #[arg(long)]
+    pub(super) cluster_user: Option<String>,
+    /// A file with that user's password
+    #[arg(long)]
+    pub(super) cluster_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeAction {
+    /// List them; the one that was asked has a star
+    #[command(alias = "list")]
+    Ls {
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -350,6 +410,9 @@ pub(super) struct NetworkCreateArguments {
     /// Of an overlay: its number on the wire; the first free one from 4096 by default
     #[arg(long)]
     pub(super) vni: Option<u32>,
+    /// Of this node, or of all nodes of the cluster; in a cluster overlays are global unless they name their peers
+    #[arg(long, value_enum)]
+    pub(super) scope: Option<Scope>,
     /// Of an overlay: another node, IP or IP:PORT
     #[arg(long)]
     pub(super) peer: Vec<Remote>,

@@ -9,15 +9,15 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use weft_control::{
     Code, ControlError, Defaults,
-    config::{ClusterSection, DaemonFile, DaemonSection},
+    config::{DaemonFile, DaemonSection},
     names::NameOptions,
-    store::StoreUrl,
     uplink::UplinkSpec,
 };
 
 use super::{
     End, Place,
     args::{DaemonArguments, Io},
+    cluster,
     invalid, unavailable,
 };
 use crate::control::{
@@ -69,12 +69,7 @@ pub(super) fn run(arguments: &DaemonArguments, hosts: &[String], place: &Place) 
     if let Some(label) = file.daemon.labels.iter().find(|label| !label.contains('=')) {
         return Err(invalid(label, format!("labels: {label:?}: want KEY=VALUE")));
     }
-    if let Some(store) = &file.cluster.store {
-        store.parse::<StoreUrl>()?;
-    }
-    if file.cluster != ClusterSection::default() {
-        tracing::warn!("cluster: what is said of it is sound, but this daemon joins no cluster yet");
-    }
+    let cluster = cluster::config(&file.cluster)?;
     let hosts: Vec<Address> = file.daemon.hosts.iter().map(|host| host.parse()).collect::<Result<_, _>>()?;
     let mut dirs = place.dirs.clone();
     match hosts.iter().find_map(|host| if let Address::Unix(path) = host { Some(path) } else { None }) {
@@ -98,6 +93,7 @@ pub(super) fn run(arguments: &DaemonArguments, hosts: &[String], place: &Place) 
         hosts: if hosts.is_empty() { vec![Address::Unix(None)] } else { hosts },
         tls,
         labels: file.daemon.labels.clone(),
+        cluster,
         ..DaemonConfig::new(dirs.clone(), rootless)
     };
     block_on(async {
@@ -133,6 +129,17 @@ fn merge(arguments: &DaemonArguments, hosts: &[String], file: &mut DaemonFile) -
         kept.extend_from_slice(flags);
     }
     let (daemon, tls, twice) = (&mut file.daemon, &arguments.tls, &mut Vec::new());
+    let (given, cluster) = (&arguments.cluster, &mut file.cluster);
+    one(twice, "cluster-store", given.cluster_store.as_ref(), &mut cluster.store);
+    one(twice, "cluster-advertise", given.cluster_advertise.as_ref(), &mut cluster.advertise);
+    one(twice, "cluster-lease", given.cluster_lease.as_ref(), &mut cluster.lease);
+    one(twice, "cluster-prefix", given.cluster_prefix.as_ref(), &mut cluster.prefix);
+    one(twice, "cluster-ca", given.cluster_ca.as_ref(), &mut cluster.ca);
+    one(twice, "cluster-cert", given.cluster_cert.as_ref(), &mut cluster.cert);
+    one(twice, "cluster-key", given.cluster_key.as_ref(), &mut cluster.key);
+    one(twice, "cluster-user", given.cluster_user.as_ref(), &mut cluster.user);
+    one(twice, "cluster-password-file", given.cluster_password_file.as_ref(), &mut cluster.password_file);
+    one(twice, "node", given.node.as_ref(), &mut cluster.node);
     let io = arguments.io.and_then(|io| io.to_possible_value()).map(|value| value.get_name().to_owned());
     one(twice, "io", io.as_ref(), &mut daemon.io);
     one(twice, "uplink", arguments.uplink.as_ref(), &mut daemon.uplink);

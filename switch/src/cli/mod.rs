@@ -1,6 +1,7 @@
 //! The command line: one noun per file, one answer per command.
 
 mod args;
+mod cluster;
 mod config;
 pub(crate) mod daemon;
 mod dhcp;
@@ -100,6 +101,7 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Up(arguments) => crate::up::run(&arguments.file, arguments.check, std::time::Duration::from_secs(arguments.timeout)),
         Noun::Network { action } => network::run(action, place),
         Noun::Config { action } => config::run(&action, place),
+        Noun::Node { action } => cluster::node(&action, place),
         Noun::Run(arguments) => run::run(&arguments, place),
         Noun::Exec(arguments) => sandbox::exec(&arguments, place),
         Noun::Ps(arguments) => sandbox::ps(&arguments, place),

@@ -7,7 +7,7 @@ use weft_control::{ControlError, DriverOptions, api::NetworkCreate};
 
 use super::{
     End, Place,
-    args::{NetworkAction, NetworkCreateArguments, RouteAction},
+    args::{NetworkAction, NetworkCreateArguments, RouteAction, Scope},
     complain, invalid, print, print_json,
     spec::{endpoint_request, options, pairs},
     table::table,
@@ -123,6 +123,7 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         ageing_s: arguments.ageing,
         vni: arguments.vni,
         peers: arguments.peer,
+        global: arguments.scope.map(|scope| scope == Scope::Global),
         labels: pairs(&arguments.label)?,
         ..NetworkCreate::default()
     };
@@ -147,10 +148,14 @@ fn ls(quiet: bool, filters: &[String], as_json: bool, place: &Place) -> End {
         networks.iter().for_each(|network| print(&short(&text(network, "id"))));
     } else {
         let rows: Vec<_> =
-            networks.iter().map(|network| vec![short(&text(network, "id")), text(network, "name"), text(network, "driver"), "local".into()]).collect();
+            networks.iter().map(|network| vec![short(&text(network, "id")), text(network, "name"), text(network, "driver"), scope(network).into()]).collect();
         table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &rows);
     }
     Ok(0)
+}
+
+fn scope(network: &Value) -> &'static str {
+    if network["overlay"]["global"] == json!(true) { "global" } else { "local" }
 }
 
 /// A condition on a listed network, as `docker network ls --filter` has them.

@@ -64,6 +64,8 @@ pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
         .route("/v1/netns/{name}", axum::routing::delete(remove_namespace))
         .route("/v1/bridges", get(bridges))
         .route("/v1/stats", get(stats))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/cluster/checks", get(cluster_checks))
         .route("/v1/events", get(events))
         .route("/v1/capture", get(capture))
         .fallback(move |request| engine::serve(engine.clone(), request))
@@ -151,6 +153,7 @@ async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) 
             .model
             .members(&network.id)
             .map(|(sandbox, endpoint)| json!({ "sandbox": sandbox.name, "sandbox_id": sandbox.id, "endpoint": endpoint }))
+            .chain(inner.model.remote_members(&network.id).map(|(id, endpoint)| json!({ "sandbox": endpoint.name, "sandbox_id": endpoint.sandbox, "node": endpoint.node, "id": id, "endpoint": endpoint })))
             .collect();
         Ok(view)
     })
@@ -435,6 +438,19 @@ async fn remove_namespace(State(runtime): State<Runtime>, Path(name): Path<Strin
         inner.names.delete(&name).map_err(unavailable)?;
         inner.event("netns delete", json!({ "netns": name }));
         Ok(json!({}))
+    })
+    .await
+}
+
+async fn nodes(State(runtime): State<Runtime>) -> Answer<Vec<api::NodeInfo>> {
+    change(runtime, |inner| inner.nodes()).await
+}
+
+/// Empty without a cluster.
+async fn cluster_checks(State(runtime): State<Runtime>) -> Answer<Vec<api::ClusterCheck>> {
+    blocking(move || {
+        let checks = runtime.lock().cluster_checks();
+        Ok(checks.map(super::cluster::Checks::run).unwrap_or_default())
     })
     .await
 }

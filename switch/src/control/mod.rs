@@ -1,5 +1,6 @@
 //! The shell around the pure model: carries changes out, keeps them, serves them.
 
+mod cluster;
 mod configuring;
 mod editing;
 mod engine;
@@ -21,5 +22,6 @@ mod uplink;
 mod views;
 mod vips;
 
+pub(crate) use cluster::ClusterConfig;
 pub(crate) use runtime::Runtime;
 pub(crate) use serve::{Daemon, DaemonConfig};

@@ -64,6 +64,7 @@ impl Inner {
             group: overlay.group,
             peers: overlay.peers.iter().map(|peer| peer.at(udp_port)).collect(),
             stations: overlay.stations.iter().filter_map(station).collect(),
+            neighbours: overlay.neighbours.iter().filter_map(|(ip, mac)| Some((*ip, mac.parse().ok().and_then(UnicastMac::new)?))).collect(),
         })
     }
 
@@ -121,7 +122,7 @@ impl Inner {
         Ok(info)
     }
 
-    fn carry_out(&self, command: TunnelCommand) -> Result<()> {
+    pub(super) fn carry_out(&self, command: TunnelCommand) -> Result<()> {
         match self.dataplane.tunnel(command).map_err(unavailable)? {
             TunnelReply::Done(result) => result.map_err(|error| refused(error.into())),
             TunnelReply::State(_) => Ok(()),

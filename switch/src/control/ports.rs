@@ -61,12 +61,13 @@ impl Inner {
 
     /// Chooses, makes and plugs in an endpoint; `model` is changed, nothing is saved.
     pub(crate) fn add_endpoint(&mut self, model: &mut Model, sandbox_id: &str, request: &EndpointCreate, netns: Option<&Netns>) -> Result<Endpoint> {
-        let endpoint = model.create_endpoint(sandbox_id, request, new_id()?, self.default_kind)?;
+        let endpoint = self.claim_endpoint(model, sandbox_id, request)?;
         let sandbox = model.sandbox(sandbox_id)?.clone();
-        let device = self.make_device(&endpoint, netns)?;
+        let device = self.make_device(&endpoint, netns).inspect_err(|_| self.release_endpoint(&endpoint))?;
         let result = self.plug(&sandbox, &endpoint, device);
         if let Err(error) = result {
             self.delete_device(&endpoint, netns);
+            self.release_endpoint(&endpoint);
             return Err(error);
         }
         Ok(endpoint)
@@ -117,6 +118,12 @@ impl Inner {
         })?;
         self.ports.insert(endpoint.id.clone(), port);
         self.tell_mtu(endpoint, Some(endpoint.mtu));
+        if let Some(mac) = station(endpoint).filter(|_| self.model.is_global(&endpoint.network)) {
+            // It may have been elsewhere until now, under another address.
+            for address in &endpoint.addresses {
+                self.dataplane.apply(Command::Announce { port, mac, ip: address.ip() }).ok();
+            }
+        }
         self.event("port attach", json!({ "port": port_name(sandbox, endpoint) }));
         Ok(())
     }
@@ -168,6 +175,7 @@ impl Inner {
         }
         self.end_flows_of(endpoint);
         self.delete_device(endpoint, netns);
+        self.release_endpoint(endpoint);
         if let Some(sandbox) = sandbox {
             self.event("port detach", json!({ "port": port_name(sandbox, endpoint) }));
         }
@@ -343,17 +351,26 @@ impl Inner {
         let found = self.model.sandboxes.values().find(|sandbox| sandbox.endpoints.iter().any(|endpoint| endpoint.id == endpoint_id)).cloned();
         let Some(sandbox) = found else { return };
         let Some(endpoint) = sandbox.endpoints.iter().find(|endpoint| endpoint.id == endpoint_id).cloned() else { return };
+        self.drop_endpoint(&sandbox, &endpoint, None);
+    }
+
+    /// Takes an endpoint away that cannot stay.
+    pub(super) fn drop_endpoint(&mut self, sandbox: &Sandbox, endpoint: &Endpoint, netns: Option<&Netns>) {
         let mut model = self.model.clone();
         model.remove_endpoint(&sandbox.id, &endpoint.id);
         if !sandbox.is_ours() && sandbox.endpoints.len() == 1 {
             model.sandboxes.remove(&sandbox.id);
         }
         if let Err(error) = self.commit(model) {
-            tracing::error!(%error, "cannot note that a device is gone");
+            tracing::error!(%error, "cannot note that an endpoint is gone");
         }
-        self.close_endpoint(Some(&sandbox), &endpoint, None);
-        self.reroute(&sandbox, self.open_sandbox(&sandbox).ok().flatten().as_ref());
-        self.follow_endpoints(&sandbox);
+        let open = match netns {
+            Some(_) => None,
+            None => self.open_sandbox(sandbox).ok().flatten(),
+        };
+        self.close_endpoint(Some(sandbox), endpoint, netns);
+        self.reroute(sandbox, netns.or(open.as_ref()));
+        self.follow_endpoints(sandbox);
     }
 
     pub(super) fn port_id(&self, endpoint: &Endpoint) -> Result<PortId> {

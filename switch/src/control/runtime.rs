@@ -27,9 +27,9 @@ use weft_control::{
 };
 
 use super::{
+    cluster::Cluster,
     engine::{Consoles, Execs, History, UNKNOWN},
     names::Names,
-    overlay::keys_of,
     publishing::{Live, gateway_of},
     store::Store,
     uplink::LiveUplink,
@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     /// The uplink of packets, if packets have one.
     pub(super) uplink: Option<LiveUplink>,
     flow_watchers: usize,
+    /// This node's part in a cluster, if it is in one.
+    pub(super) cluster: Option<Cluster>,
     /// Published ports with their listeners, by sandbox id.
     pub(super) live: BTreeMap<String, Vec<Live>>,
     /// Virtual addresses that the data plane was told.
@@ -119,6 +121,7 @@ impl Runtime {
             switch_side: None,
             uplink: None,
             flow_watchers: 0,
+            cluster: None,
             live: BTreeMap::new(),
             balanced: BTreeMap::new(),
             resolving: Names::new(dns),
@@ -204,6 +207,7 @@ impl Inner {
         self.model = model;
         self.serve_vips();
         self.serve_names();
+        self.announce();
         Ok(())
     }
 
@@ -218,17 +222,11 @@ impl Inner {
     // ---- networks ----
 
     pub(crate) fn create_network(&mut self, request: &NetworkCreate) -> Result<Network> {
-        let mut model = self.model.clone();
-        let id = model.create_network(request, new_id()?)?;
-        if let Some(network) = model.networks.get_mut(&id) {
-            network.created_ns = now_ns();
-        }
-        let network = model.network(&id)?.clone();
-        self.check_against_uplink(&network)?;
-        network.overlay.as_ref().map(keys_of).transpose()?;
+        let (model, network) = self.claim_network(request)?;
         let made = self.add_bridge(&network).and_then(|bridge| self.open_tunnel(&network, bridge)).and_then(|()| self.commit(model));
         if let Err(error) = made {
-            self.drop_bridge(&id);
+            self.drop_bridge(&network.id);
+            drop(self.release_network(&network));
             return Err(error);
         }
         self.event("network create", json!({ "network": network.name, "id": network.id }));
@@ -238,7 +236,7 @@ impl Inner {
     /// The network that `create_network` would make.
     pub(crate) fn plan_network(&self, request: &NetworkCreate) -> Result<Network> {
         let mut model = self.model.clone();
-        let id = model.create_network(request, new_id()?)?;
+        let id = model.create_network(&self.scoped(request)?, new_id()?)?;
         model.network(&id).cloned()
     }
 
@@ -277,6 +275,7 @@ impl Inner {
         let mut model = self.model.clone();
         for network in &gone {
             model.remove_network(&network.id)?;
+            self.release_network(network)?;
         }
         self.commit(model)?;
         for network in &gone {
@@ -315,6 +314,7 @@ impl Inner {
     pub(crate) fn remove_network(&mut self, reference: &str) -> Result<Network> {
         let mut model = self.model.clone();
         let network = model.remove_network(reference)?;
+        self.release_network(&network)?;
         self.commit(model)?;
         self.network_gone(&network);
         Ok(network)
@@ -350,7 +350,9 @@ impl Inner {
         let result = endpoints
             .iter()
             .try_for_each(|endpoint| self.add_endpoint(&mut model, id, endpoint, netns.as_ref()).map(|endpoint| made.push(endpoint)))
-            .and_then(|()| {
+            .and_then(|()| self.add_way_out(&mut model, id, netns.as_ref()))
+            .and_then(|way_out| {
+                made.extend(way_out);
                 let published = self.publish_all(&model.sandbox(id)?.clone(), publish)?;
                 if let Some(sandbox) = model.sandboxes.get_mut(id) {
                     sandbox.publishes = published;
@@ -450,6 +452,7 @@ impl Inner {
     pub(crate) fn rename_sandbox(&mut self, id: &str, name: &str) -> Result<()> {
         let mut model = self.model.clone();
         model.rename_sandbox(id, name)?;
+        self.claim_name(&model, id)?;
         self.commit(model)?;
         let sandbox = self.model.sandbox(id)?.clone();
         self.rename_ports(&sandbox);
@@ -508,10 +511,14 @@ impl Inner {
         let netns = self.open_sandbox(&sandbox)?;
         let mut model = self.model.clone();
         let endpoint = self.add_endpoint(&mut model, &sandbox.id, request, netns.as_ref())?;
-        let after = model.sandbox(&sandbox.id)?.clone();
-        if let Err(error) = self.commit(model) {
-            self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
-            self.reroute(&after, netns.as_ref());
+        let mut made = vec![endpoint.clone()];
+        let done = self.add_way_out(&mut model, &sandbox.id, netns.as_ref()).and_then(|way_out| {
+            made.extend(way_out);
+            let after = model.sandbox(&sandbox.id)?.clone();
+            self.commit(model).inspect_err(|_| self.reroute(&after, netns.as_ref()))
+        });
+        if let Err(error) = done {
+            made.iter().for_each(|endpoint| self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref()));
             return Err(error);
         }
         self.follow_endpoints(&sandbox);
@@ -528,12 +535,15 @@ impl Inner {
         };
         let mut model = self.model.clone();
         model.remove_endpoint(&sandbox.id, &endpoint.id);
+        let way_out = model.remove_idle_way_out(&sandbox.id);
         if !sandbox.is_ours() && sandbox.endpoints.len() == 1 {
             model.sandboxes.remove(&sandbox.id);
         }
         self.commit(model)?;
         let netns = self.open_sandbox(&sandbox).ok().flatten();
-        self.close_endpoint(Some(&sandbox), &endpoint, netns.as_ref());
+        for endpoint in way_out.iter().chain([&endpoint]) {
+            self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());
+        }
         self.reroute(&sandbox, netns.as_ref());
         self.follow_endpoints(&sandbox);
         self.event("network disconnect", json!({ "network": self.network_name_of(&network_id), "id": network_id, "sandbox": sandbox.name, "sandbox_id": sandbox.id, "port": port_name(&sandbox, &endpoint) }));

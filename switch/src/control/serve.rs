@@ -13,6 +13,7 @@ use tokio::{io::unix::AsyncFd, sync::mpsc, task};
 use weft_control::{Defaults, Process, config::DefaultNetwork, uplink::UplinkSpec};
 
 use super::{
+    cluster::{self, ClusterConfig},
     http,
     listen::{Address, Doors, Files, TlsFiles},
     rootless,
@@ -39,6 +40,8 @@ pub(crate) struct DaemonConfig {
     pub(crate) defaults: Defaults,
     pub(crate) vxlan_port: u16,
     pub(crate) lifetimes: nat::Lifetimes,
+    /// The nodes that networks are shared with.
+    pub(crate) cluster: Option<ClusterConfig>,
     /// Where the API listens.
     pub(crate) hosts: Vec<Address>,
     pub(crate) tls: Option<TlsFiles>,
@@ -63,6 +66,7 @@ impl DaemonConfig {
             hosts: vec![Address::Unix(None)],
             tls: None,
             labels: Vec::new(),
+            cluster: None,
         }
     }
 }
@@ -97,6 +101,11 @@ impl Daemon {
         if let Some(on) = config.bridge_names {
             runtime.lock().set_bridge_names(on).map_err(|error| error.to_string())?;
         }
+        if let Some(cluster) = config.cluster.clone() {
+            // The store may take its time.
+            let runtime = runtime.clone();
+            task::spawn_blocking(move || cluster::start(&runtime, cluster)).await.map_err(|error| error.to_string())??;
+        }
         runtime.start_what_should_run();
         let (callers, sockets) = doors.answer();
         task::spawn(http::serve(callers, runtime.clone()));
@@ -113,6 +122,7 @@ impl Daemon {
             if remove_all {
                 inner.remove_all();
             }
+            inner.leave_cluster();
             inner.model.sandboxes.is_empty()
         };
         self.dataplane.shutdown();

@@ -10,7 +10,7 @@ use std::{
 use mio::{Interest, Token, unix::SourceFd};
 use packet::{Instant, PortId, UnicastMac, Vni};
 use vxlan::{
-    Counters, Drops, Refused, RemoteKind, RemoteView, VniConfig, Vtep, VtepConfig,
+    Counters, Drops, Neighbour, Refused, RemoteKind, RemoteView, VniConfig, Vtep, VtepConfig,
     crypt::{CryptView, Keys},
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct TunnelConfig {
     pub(crate) peers: Vec<SocketAddr>,
     /// Stations behind them that somebody told us of.
     pub(crate) stations: Vec<(UnicastMac, SocketAddr)>,
+    /// Who has which address behind them: answered for here.
+    pub(crate) neighbours: Vec<(IpAddr, UnicastMac)>,
 }
 
 /// What control asks of tunnels.
@@ -47,6 +49,9 @@ pub(crate) enum TunnelCommand {
     RemoveStation(PortId, UnicastMac),
     /// Encrypt with these from now on.
     SetKeys(PortId, Keys),
+    /// A station behind a node has that address.
+    AddNeighbour(PortId, IpAddr, UnicastMac),
+    RemoveNeighbour(PortId, IpAddr),
     Show,
 }
 
@@ -118,6 +123,9 @@ impl Tunnels {
         }
         for &(mac, to) in &config.stations {
             endpoint.vtep.set_remote(vni, mac, to, RemoteKind::Static, now)?;
+        }
+        for &(ip, mac) in &config.neighbours {
+            endpoint.vtep.set_neighbour(vni, ip, Neighbour { mac, router: false })?;
         }
         let is_joined = |group: IpAddr| endpoint.tunnels.values().any(|tunnel| tunnel.group == Some(group));
         if let Some(group) = group {
@@ -194,7 +202,13 @@ impl Tunnels {
     pub(crate) fn apply(&mut self, command: TunnelCommand, now: Instant) -> TunnelReply {
         let port = match command {
             TunnelCommand::Show => return TunnelReply::State(self.state(now)),
-            TunnelCommand::AddPeer(port, _) | TunnelCommand::RemovePeer(port, _) | TunnelCommand::AddStation(port, _, _) | TunnelCommand::RemoveStation(port, _) | TunnelCommand::SetKeys(port, _) => port,
+            TunnelCommand::AddPeer(port, _)
+            | TunnelCommand::RemovePeer(port, _)
+            | TunnelCommand::AddStation(port, _, _)
+            | TunnelCommand::RemoveStation(port, _)
+            | TunnelCommand::AddNeighbour(port, _, _)
+            | TunnelCommand::RemoveNeighbour(port, _)
+            | TunnelCommand::SetKeys(port, _) => port,
         };
         let found = self.find(port).and_then(|(index, vni)| Some((self.endpoints.get_mut(index)?.as_mut()?, vni)));
         let Some((endpoint, vni)) = found else { return TunnelReply::Done(Err(TunnelError::NoTunnel)) };
@@ -208,6 +222,11 @@ impl Tunnels {
             }
             TunnelCommand::AddStation(_, mac, to) => vtep.set_remote(vni, mac, to, RemoteKind::Static, now).map_err(Into::into),
             TunnelCommand::RemoveStation(_, mac) if vtep.remove_remote(vni, mac) => Ok(()),
+            TunnelCommand::AddNeighbour(_, ip, mac) => vtep.set_neighbour(vni, ip, Neighbour { mac, router: false }).map_err(Into::into),
+            TunnelCommand::RemoveNeighbour(_, ip) => {
+                vtep.remove_neighbour(vni, ip);
+                Ok(())
+            }
             TunnelCommand::RemoveStation(..) => Err(TunnelError::NoStation),
             TunnelCommand::SetKeys(_, keys) => vtep.set_keys(vni, &keys).map_err(Into::into),
             TunnelCommand::Show => Ok(()),

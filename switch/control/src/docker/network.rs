@@ -72,9 +72,12 @@ pub enum NetworkRequest {
 pub fn network_request(body: Value) -> Result<NetworkRequest> {
     refuse_others("", &body, FIELDS)?;
     let create: Create = read(body)?;
-    if !matches!(create.scope.as_str(), "" | "local") {
-        return Err(bad(format!("weft has no networks of scope {:?}: leave --scope out", create.scope)));
-    }
+    let global = match create.scope.as_str() {
+        "" => None,
+        "local" => Some(false),
+        "global" => Some(true),
+        other => return Err(bad(format!("weft has no networks of scope {other:?}: there are local and global"))),
+    };
     if create.enable_ipv4 == Some(false) && create.ipam.driver != "null" {
         return Err(bad("weft does not support a network without IPv4: use --ipam-driver null for one without addresses"));
     }
@@ -97,6 +100,7 @@ pub fn network_request(body: Value) -> Result<NetworkRequest> {
         name: create.name,
         driver: Some(create.driver).filter(|driver| !driver.is_empty() && driver != "default"),
         internal: create.internal,
+        global,
         no_ipam,
         ipv6: create.enable_ipv6,
         labels: create.labels,

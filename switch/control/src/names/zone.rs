@@ -8,6 +8,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use crate::{
+    cluster::RemoteEndpoint,
     model::{Endpoint, Model, Network, Sandbox},
     publish::Protocol,
 };
@@ -42,40 +43,48 @@ impl Zone {
     pub fn of(model: &Model, networks: &BTreeSet<String>) -> Self {
         let mut zone = Self::default();
         for network in networks.iter().filter_map(|id| model.networks.get(id)) {
-            for (sandbox, endpoint) in model.members(&network.id) {
-                zone.add(network, sandbox, endpoint);
+            let here = model.members(&network.id).map(|(sandbox, endpoint)| Entry::of(sandbox, endpoint));
+            let elsewhere = model.remote_members(&network.id).filter(|(_, endpoint)| endpoint.named).map(|(_, endpoint)| Entry::of_remote(endpoint));
+            for entry in here.chain(elsewhere) {
+                zone.add(network, &entry);
             }
         }
         zone
     }
 
-    fn add(&mut self, network: &Network, sandbox: &Sandbox, endpoint: &Endpoint) {
+    fn add(&mut self, network: &Network, entry: &Entry<'_>) {
         self.subnets.extend(network.pools.iter().map(|pool| pool.subnet));
         if !network.names {
             return;
         }
-        for (name, addresses) in endpoint.vips.iter().filter_map(|name| network.vips.get_key_value(name)) {
+        for (name, addresses) in entry.vips.iter().filter_map(|name| network.vips.get_key_value(name)) {
             self.names.entry(name.clone()).or_default().extend(addresses);
             self.names.entry(format!("{name}.{}", network.name).to_ascii_lowercase()).or_default().extend(addresses);
             self.pointers.extend(addresses.iter().map(|address| (*address, format!("{name}.{}", network.name))));
         }
         // A name leads to those who can answer.
-        if !endpoint.up {
+        if !entry.up {
             return;
         }
-        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
-        let own = sandbox.id.get(..SHORT_ID).into_iter().chain([sandbox.name.as_str()]).chain(sandbox.hostname.as_deref());
-        let aliases = endpoint.aliases.iter().map(String::as_str).filter(|alias| !endpoint.vips.iter().any(|vip| vip.eq_ignore_ascii_case(alias)));
+        let addresses: Vec<IpAddr> = entry.addresses.iter().map(IpNetwork::ip).collect();
+        let own = entry.id.get(..SHORT_ID).into_iter().chain([entry.name]).chain(entry.hostname);
+        let aliases = entry.aliases.iter().map(String::as_str).filter(|alias| !entry.vips.iter().any(|vip| vip.eq_ignore_ascii_case(alias)));
         for name in own.chain(aliases) {
             for name in [name.to_owned(), format!("{name}.{}", network.name)] {
                 let name = name.to_ascii_lowercase();
-                let services = sandbox.publishes.iter().map(|published| Service { is_tcp: published.protocol == Protocol::Tcp, port: published.port, target: sandbox.name.clone() });
+                let services = entry.services.iter().map(|(protocol, port)| Service { is_tcp: *protocol == Protocol::Tcp, port: *port, target: entry.name.to_owned() });
                 self.services.entry(name.clone()).or_default().extend(services);
                 self.names.entry(name).or_default().extend(&addresses);
             }
         }
-        let full = format!("{}.{}", sandbox.name, network.name);
+        let full = format!("{}.{}", entry.name, network.name);
         self.pointers.extend(addresses.into_iter().map(|address| (address, full.clone())));
+    }
+
+    /// Whether somebody is called so.
+    #[cfg(test)]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.names.contains_key(name)
     }
 
     pub(super) fn addresses(&self, name: &str) -> Option<&BTreeSet<IpAddr>> {
@@ -93,5 +102,47 @@ impl Zone {
     /// Who serves one of `ports` under a known name.
     pub(super) fn servers<'a>(&'a self, name: &str, is_tcp: bool, ports: &'a [u16]) -> impl Iterator<Item = &'a Service> {
         self.services.get(name).into_iter().flatten().filter(move |service| service.is_tcp == is_tcp && ports.contains(&service.port))
+    }
+}
+
+/// What an endpoint, on whichever node, is called by.
+struct Entry<'a> {
+    /// Of the sandbox.
+    id: &'a str,
+    name: &'a str,
+    hostname: Option<&'a str>,
+    aliases: &'a [String],
+    /// Virtual addresses that it stands behind.
+    vips: &'a [String],
+    addresses: &'a [IpNetwork],
+    services: BTreeSet<(Protocol, u16)>,
+    up: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn of(sandbox: &'a Sandbox, endpoint: &'a Endpoint) -> Self {
+        Self {
+            id: &sandbox.id,
+            name: &sandbox.name,
+            hostname: sandbox.hostname.as_deref(),
+            aliases: &endpoint.aliases,
+            vips: &endpoint.vips,
+            addresses: &endpoint.addresses,
+            services: sandbox.publishes.iter().map(|published| (published.protocol, published.port)).collect(),
+            up: endpoint.up,
+        }
+    }
+
+    fn of_remote(endpoint: &'a RemoteEndpoint) -> Self {
+        Self {
+            id: &endpoint.sandbox,
+            name: &endpoint.name,
+            hostname: endpoint.hostname.as_deref(),
+            aliases: &endpoint.aliases,
+            vips: &[],
+            addresses: &endpoint.addresses,
+            services: endpoint.services.clone(),
+            up: endpoint.up,
+        }
     }
 }

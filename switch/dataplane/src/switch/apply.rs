@@ -2,7 +2,7 @@
 
 use packet::{CaptureId, Instant, Keyed, NetworkId, PortId, UnicastMac, VlanId};
 
-use super::Switch;
+use super::{Switch, announce};
 use crate::{
     attachment::Attachment,
     bridge::Bridge,
@@ -10,6 +10,7 @@ use crate::{
         BridgeConfig, BridgeView, CaptureConfig, CaptureScope, Command, CommandError, FdbKind, FdbView, L2Mode, PortChange, PortView, Reply,
         SwitchStats,
     },
+    drop::DropReason,
     fdb,
     gateway::{VipConfig, balancer::Balancer},
     header::station_of,
@@ -23,7 +24,7 @@ impl Switch {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub fn apply(&mut self, command: Command, now: Instant, _out: &mut Outbox) -> Result<Reply, CommandError> {
+    pub fn apply(&mut self, command: Command, now: Instant, out: &mut Outbox) -> Result<Reply, CommandError> {
         self.deadline.set(None);
         match command {
             Command::AddBridge(config) => self.add_bridge(config, now),
@@ -40,6 +41,14 @@ impl Switch {
             Command::RemoveFdb { network, mac, vlan } => {
                 let removed = self.bridge_mut(network)?.fdb.remove(fdb_key(vlan, mac), now);
                 if removed { Ok(Reply::Done) } else { Err(CommandError::NoSuchAddress(mac)) }
+            }
+            Command::Announce { port, mac, ip } => {
+                self.ports.get_mut(port.index(), port.generation()).ok_or(CommandError::NoSuchPort(port))?;
+                match announce::frame(&self.pool, mac, ip) {
+                    Some(frame) => self.ingress(port, frame, now, out),
+                    None => self.ingress_error(port, DropReason::NoBuffer),
+                }
+                Ok(Reply::Done)
             }
             Command::FlushFdb { network, port } => {
                 let slot = port.map(|port| self.member_slot(network, port)).transpose()?;

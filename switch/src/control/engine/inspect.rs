@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use weft_control::{
     Container, Endpoint, Phase, Sandbox,
     api::{EndpointCreate, PublishInfo},
+    cluster::WAY_OUT,
     container::{Config, HostConfig},
     docker::Filters,
     names::Link,
@@ -162,8 +163,11 @@ fn networks_of(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Map<S
     for endpoint in &sandbox.endpoints {
         let name = inner.model.networks.get(&endpoint.network).map_or("", |network| network.name.as_str());
         let wanted = container.networks.iter().find(|wanted| wanted.network == name || endpoint.network.starts_with(&wanted.network));
-        if let Some(wanted) = wanted {
-            networks.remove(&wanted.network);
+        match wanted {
+            Some(wanted) => drop(networks.remove(&wanted.network)),
+            // Docker does not show it either.
+            None if name == WAY_OUT => continue,
+            None => {}
         }
         networks.insert(name.into(), network_settings(&endpoint.network, Some(endpoint), wanted, sandbox));
     }

@@ -140,13 +140,17 @@ fn view(inner: &Inner, network: &Network, with_members: bool) -> Value {
     }
     let mut containers = Map::new();
     for (sandbox, endpoint) in with_members.then(|| inner.model.members(&network.id)).into_iter().flatten() {
-        containers.insert(sandbox.id.clone(), member(sandbox, &endpoint.id, &endpoint.mac, &endpoint.addresses));
+        containers.insert(sandbox.id.clone(), member(&sandbox.name, &endpoint.id, &endpoint.mac, &endpoint.addresses));
+    }
+    // As Docker calls those of other nodes.
+    for (id, endpoint) in inner.model.remote_members(&network.id).filter(|_| with_members) {
+        containers.insert(format!("ep-{id}"), member(&endpoint.name, id, &endpoint.mac, &endpoint.addresses));
     }
     json!({
         "Name": network.name,
         "Id": network.id,
         "Created": rfc3339(network.created_ns),
-        "Scope": "local",
+        "Scope": if network.is_global() { "global" } else { "local" },
         "Driver": network.driver,
         "EnableIPv4": network.pools.iter().any(|pool| pool.subnet.is_ipv4()),
         "EnableIPv6": network.pools.iter().any(|pool| pool.subnet.is_ipv6()),
@@ -171,7 +175,7 @@ fn predefined_view(inner: &Inner, mode: &Predefined, with_members: bool) -> Valu
     let is_in = |sandbox: &&Sandbox| sandbox.container.as_ref().is_some_and(|container| container.host.network_mode == mode.name) && !sandbox.is_at_rest();
     let mut containers = Map::new();
     for sandbox in inner.model.sandboxes.values().filter(is_in).filter(|_| with_members) {
-        containers.insert(sandbox.id.clone(), member(sandbox, &sandbox.id, "", &[]));
+        containers.insert(sandbox.id.clone(), member(&sandbox.name, &sandbox.id, "", &[]));
     }
     json!({
         "Name": mode.name,
@@ -229,9 +233,9 @@ fn config_users(inner: &Inner, config: &ConfigNetwork) -> usize {
     inner.model.networks.values().filter(|network| network.config_from.as_ref() == Some(&config.request.name)).count()
 }
 
-fn member(sandbox: &Sandbox, endpoint: &str, mac: &str, addresses: &[IpNetwork]) -> Value {
+fn member(name: &str, endpoint: &str, mac: &str, addresses: &[IpNetwork]) -> Value {
     let of = |v4: bool| addresses.iter().find(|address| address.is_ipv4() == v4).map(ToString::to_string).unwrap_or_default();
-    json!({ "Name": sandbox.name, "EndpointID": endpoint, "MacAddress": mac, "IPv4Address": of(true), "IPv6Address": of(false) })
+    json!({ "Name": name, "EndpointID": endpoint, "MacAddress": mac, "IPv4Address": of(true), "IPv6Address": of(false) })
 }
 
 pub(super) async fn create(State(runtime): State<Runtime>, body: Bytes) -> Result<Response> {
@@ -269,7 +273,9 @@ pub(super) async fn remove(State(runtime): State<Runtime>, Path(reference): Path
         if network.name == "bridge" {
             return Err(forbidden("bridge is a pre-defined network and cannot be removed"));
         }
-        let members: Vec<_> = inner.model.members(&network.id).map(|(sandbox, endpoint)| format!("name:{:?} id:\"{}\"", sandbox.name, &endpoint.id[..12])).collect();
+        let own = inner.model.members(&network.id).map(|(sandbox, endpoint)| (&sandbox.name, &endpoint.id));
+        let others = inner.model.remote_members(&network.id).map(|(id, endpoint)| (&endpoint.name, id));
+        let members: Vec<_> = own.chain(others).map(|(name, id)| format!("name:{name:?} id:\"{}\"", &id[..12])).collect();
         if !members.is_empty() {
             return Err(forbidden(format!("error while removing network: network {} has active endpoints ({})", network.name, members.join(", "))));
         }

@@ -148,6 +148,13 @@ impl Names {
                 DiffItem::Update { .. } => {}
             }
         }
+        for item in before.elsewhere.endpoints.diff(&model.elsewhere.endpoints) {
+            let both = match item {
+                DiffItem::Add(_, one) | DiffItem::Remove(_, one) => [Some(one), None],
+                DiffItem::Update { old: (_, old), new: (_, new) } => [Some(old), Some(new)],
+            };
+            touched.networks.extend(both.into_iter().flatten().map(|endpoint| endpoint.network.clone()));
+        }
         touched
     }
 

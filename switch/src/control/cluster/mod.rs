@@ -1,0 +1,369 @@
+//! Networks that this node shares with the others of its cluster.
+//!
+//! What is asked of a shared network is checked on a copy of the model, written to the store, and only then done. Two
+//! clients of the store: the runtime's, for changes, behind the lock and so bounded in time; and the keeper's
+//! (`keeper.rs`), which watches and renews without the lock. When the store is away, shared networks cannot be changed,
+//! at once and with the reason; everything else goes on, and what ended meanwhile is told when it is back.
+
+mod check;
+mod keeper;
+mod program;
+mod way_out;
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crossbeam_channel::Sender;
+use serde_json::json;
+use weft_control::{
+    Code, ControlError, Endpoint, Model, Network, Result,
+    api::{EndpointCreate, NetworkCreate, NodeInfo},
+    cluster::{ClusterError, Keys, Lost, Member, NodeRecord, Replica, reconcile},
+    overlay,
+    store::{Store, StoreConfig, StoreError},
+};
+
+pub(super) use check::Checks;
+pub(super) use keeper::start;
+
+use super::runtime::{Inner, new_id, unavailable};
+use crate::{dirs::Dirs, output_log::now_ns};
+
+/// How often a change is tried that others keep coming before.
+const TRIES: usize = 16;
+
+/// How this node takes part.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterConfig {
+    pub(crate) store: StoreConfig,
+    /// Its name; unique.
+    pub(crate) node: String,
+    /// Where other nodes reach its tunnels.
+    pub(crate) advertise: IpAddr,
+    /// Its API's port, if that is reached from elsewhere.
+    pub(crate) api_port: Option<u16>,
+    /// How long what it has outlives it.
+    pub(crate) lease: Duration,
+    pub(crate) keys: Keys,
+}
+
+/// This node's part in a cluster.
+pub(crate) struct Cluster {
+    config: ClusterConfig,
+    store: Box<dyn Store + Send>,
+    member: Member,
+    replica: Replica,
+    /// Why nothing can be shared now.
+    away: Option<String>,
+    keeper: Arc<Signals>,
+    /// Problems that were logged.
+    told: BTreeSet<String>,
+}
+
+/// What the keeper is told.
+#[derive(Debug)]
+struct Signals {
+    /// Something got no answer, or the lease is gone: compare everything.
+    again: AtomicBool,
+    stop: AtomicBool,
+    wake: Sender<()>,
+}
+
+impl Signals {
+    fn new(wake: Sender<()>) -> Self {
+        Self { again: AtomicBool::new(false), stop: AtomicBool::new(false), wake }
+    }
+
+    fn compare_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
+        self.wake.try_send(()).ok();
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake.try_send(()).ok();
+    }
+}
+
+impl Cluster {
+    fn new(config: ClusterConfig, store: Box<dyn Store + Send>, (id, vxlan_port): (String, u16), keeper: Arc<Signals>) -> Self {
+        let node = NodeRecord { id, name: config.node.clone(), ip: config.advertise, api_port: config.api_port, vxlan_port, since_ns: now_ns() };
+        Self {
+            store,
+            member: Member::new(config.keys.clone(), node, config.lease),
+            replica: Replica::new(config.keys.clone()),
+            away: Some("it was not asked yet".into()),
+            keeper,
+            told: BTreeSet::new(),
+            config,
+        }
+    }
+
+    /// Does something in the store, unless it is known not to answer.
+    fn share<T>(&mut self, work: impl FnOnce(&mut Member, &mut dyn Store, &mut Replica) -> std::result::Result<T, ClusterError>) -> Result<T> {
+        if let Some(why) = &self.away {
+            return Err(self.is_away(why));
+        }
+        work(&mut self.member, &mut *self.store, &mut self.replica).map_err(|error| match error {
+            ClusterError::Refused(error) => error,
+            ClusterError::Store(StoreError::Away(why)) => {
+                self.keeper.compare_again();
+                let error = self.is_away(&why);
+                self.away = Some(why);
+                error
+            }
+            ClusterError::Store(StoreError::LeaseEnded) => {
+                self.keeper.compare_again();
+                ControlError::new(Code::Unavailable, &self.config.node, "this node was not heard of in time, and joins its cluster again").hint("try again in a moment")
+            }
+            other => unavailable(format!("the cluster's store {}: {other}", self.config.store.url)),
+        })
+    }
+
+    fn is_away(&self, why: &str) -> ControlError {
+        let store = &self.config.store.url;
+        ControlError::new(Code::Unavailable, store.to_string(), format!("the cluster's store {store} cannot be used: {why}"))
+            .hint("networks of this node alone work without it; `weft doctor` tells what answers")
+    }
+}
+
+/// Tells this node from another of the same name, as long as its state directory stays.
+fn identity(dirs: &Dirs) -> Result<String> {
+    let path = dirs.state.join("node-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let id = new_id()?;
+            std::fs::write(&path, &id).map_err(|error| unavailable(format!("cannot write {}: {error}", path.display())))?;
+            Ok(id)
+        }
+        Err(error) => Err(unavailable(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+impl Inner {
+    /// Does something in the store; nothing without a cluster.
+    fn share<T>(&mut self, work: impl FnOnce(&mut Member, &mut dyn Store, &mut Replica) -> std::result::Result<T, ClusterError>) -> Option<Result<T>> {
+        self.cluster.as_mut().map(|cluster| cluster.share(work))
+    }
+
+    /// The request as this node takes it: in a cluster an overlay is the cluster's, unless it is said to be this node's.
+    pub(super) fn scoped(&self, request: &NetworkCreate) -> Result<NetworkCreate> {
+        let is_overlay = request.driver.as_deref() == Some(overlay::DRIVER);
+        if request.global == Some(true) && self.cluster.is_none() {
+            return Err(ControlError::new(Code::Invalid, &request.name, "scope global: this node is in no cluster").hint("start the daemon with --cluster-store"));
+        }
+        let own = !request.peers.is_empty() || request.group.is_some();
+        let global = request.global.or((is_overlay && !own && self.cluster.is_some()).then_some(true));
+        // The others are reached as this node is.
+        let shared_mtu = self.cluster.as_ref().filter(|_| global == Some(true)).map(|cluster| overlay::usual_mtu(cluster.config.advertise.is_ipv6(), false));
+        Ok(NetworkCreate { global, mtu: request.mtu.or(shared_mtu), ..request.clone() })
+    }
+
+    /// The model with a network more, which the cluster has then too if it is to.
+    pub(super) fn claim_network(&mut self, request: &NetworkCreate) -> Result<(Model, Network)> {
+        let request = self.scoped(request)?;
+        let id = new_id()?;
+        for _ in 0..TRIES {
+            let mut model = self.model.clone();
+            model.create_network(&request, id.clone())?;
+            if let Some(network) = model.networks.get_mut(&id) {
+                network.created_ns = now_ns();
+            }
+            let network = model.network(&id)?.clone();
+            self.check_against_uplink(&network)?;
+            network.overlay.as_ref().map(super::overlay::keys_of).transpose()?;
+            if !network.is_global() || self.share(|member, store, replica| member.create_network(store, replica, &network)).transpose()? != Some(false) {
+                return Ok((model, network));
+            }
+            self.read_again()?;
+        }
+        Err(busy(&request.name))
+    }
+
+    /// The cluster has it no longer.
+    pub(super) fn release_network(&mut self, network: &Network) -> Result<()> {
+        if !network.is_global() {
+            return Ok(());
+        }
+        self.share(|member, store, replica| member.remove_network(store, replica, network)).unwrap_or(Ok(()))
+    }
+
+    /// An endpoint of `model`, whose name and addresses are this node's in the cluster too.
+    pub(super) fn claim_endpoint(&mut self, model: &mut Model, sandbox: &str, request: &EndpointCreate) -> Result<Endpoint> {
+        let id = new_id()?;
+        for _ in 0..TRIES {
+            let mut attempt = model.clone();
+            let endpoint = attempt.create_endpoint(sandbox, request, id.clone(), self.default_kind)?;
+            let owner = attempt.sandbox(sandbox)?.clone();
+            if !attempt.is_global(&endpoint.network) || self.share(|member, store, replica| member.create_endpoint(store, replica, &owner, &endpoint)).transpose()? != Some(false) {
+                *model = attempt;
+                return Ok(endpoint);
+            }
+            self.read_again()?;
+            self.reconcile(model);
+        }
+        Err(busy(sandbox))
+    }
+
+    /// The cluster has it no longer. What cannot be told now is told when the store is back.
+    pub(super) fn release_endpoint(&mut self, endpoint: &Endpoint) {
+        if let Some(Err(error)) = self.share(|member, store, replica| member.remove_endpoint(store, replica, &endpoint.network, &endpoint.id)) {
+            tracing::debug!(%error, "an endpoint is still in the store");
+            if let Some(cluster) = &self.cluster {
+                cluster.keeper.compare_again();
+            }
+        }
+    }
+
+    /// A sandbox's new name is this node's in all shared networks; `model` has it already.
+    pub(super) fn claim_name(&mut self, model: &Model, sandbox: &str) -> Result<()> {
+        let sandbox = model.sandbox(sandbox)?.clone();
+        for endpoint in sandbox.endpoints.iter().filter(|endpoint| model.is_global(&endpoint.network)) {
+            if self.share(|member, store, replica| member.update_endpoint(store, replica, &sandbox, endpoint)).transpose()? == Some(false) {
+                self.announce();
+                let network = model.network(&endpoint.network)?;
+                return Err(ControlError::new(Code::Exists, &sandbox.name, format!("endpoint with name {} already exists in network {}", sandbox.name, network.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the cluster what became different in this node's endpoints: a name, a port that is published, one that is down.
+    pub(super) fn announce(&mut self) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.away.is_none()) else { return };
+        for sandbox in self.model.sandboxes.values() {
+            for endpoint in sandbox.endpoints.iter().filter(|endpoint| self.model.is_global(&endpoint.network)) {
+                match cluster.share(|member, store, replica| member.update_endpoint(store, replica, sandbox, endpoint)) {
+                    Ok(true) => {}
+                    Ok(false) => tracing::warn!(sandbox = sandbox.name, "its name is another's in the cluster"),
+                    Err(error) => return tracing::warn!(%error, "the other nodes are told later"),
+                }
+            }
+        }
+    }
+
+    fn reconcile(&self, model: &mut Model) {
+        if let Some(cluster) = &self.cluster {
+            reconcile(model, &cluster.replica, &cluster.config.node, self.vxlan_port);
+        }
+    }
+
+    /// Others were quicker: takes over everything that there is.
+    fn read_again(&mut self) -> Result<()> {
+        let read = self.share(|member, store, replica| {
+            replica.reset(store.range(&member.keys.all())?);
+            Ok(())
+        });
+        read.transpose()?;
+        self.adopt_replica();
+        Ok(())
+    }
+
+    /// Makes this node match the replica.
+    fn adopt_replica(&mut self) {
+        let mut model = self.model.clone();
+        self.reconcile(&mut model);
+        if model != self.model {
+            self.adopt(model);
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        let problems: BTreeSet<_> = cluster.replica.problems().collect();
+        for problem in problems.difference(&cluster.told) {
+            tracing::error!("in the cluster's store, and not used: {problem}");
+        }
+        cluster.told = problems;
+    }
+
+    /// Joins unless this node is in, compares everything both ways, and gives the revision after which to watch. `store` is the keeper's.
+    fn sync(&mut self, store: &mut dyn Store) -> std::result::Result<u64, ClusterError> {
+        let Some(cluster) = &mut self.cluster else { return Ok(0) };
+        let was_in = cluster.member.lease();
+        let old = cluster.member.join(store)?;
+        let snapshot = store.range(&cluster.config.keys.all())?;
+        let revision = snapshot.revision;
+        cluster.replica.reset(snapshot);
+        let lost = cluster.member.register(store, &mut cluster.replica, &self.model)?;
+        if let Some(old) = old {
+            store.revoke(old)?;
+        }
+        let joined = was_in != cluster.member.lease();
+        self.is_back(joined);
+        for lost in lost {
+            self.lose(&lost);
+        }
+        self.adopt_replica();
+        Ok(revision)
+    }
+
+    /// The store answers.
+    fn is_back(&mut self, joined: bool) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let (was_away, node) = (cluster.away.take(), cluster.config.node.clone());
+        if joined {
+            tracing::info!(store = %cluster.config.store.url, "joined the cluster as {node}");
+        } else if let Some(why) = was_away {
+            tracing::info!("the cluster's store is back (it was away: {why})");
+        } else {
+            return;
+        }
+        self.event("cluster back", json!({ "node": node }));
+    }
+
+    /// It does not.
+    fn is_gone(&mut self, why: &str) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.away.replace(why.to_owned()).is_none() {
+            let node = cluster.config.node.clone();
+            tracing::warn!("the cluster's store cannot be used: {why}");
+            self.event("cluster away", json!({ "node": node, "why": why }));
+        }
+    }
+
+    /// While this node could not be heard, another took what an endpoint had.
+    fn lose(&mut self, lost: &Lost) {
+        let Some(sandbox) = self.model.sandboxes.get(&lost.sandbox).cloned() else { return };
+        let Some(endpoint) = sandbox.endpoints.iter().find(|endpoint| endpoint.network == lost.network).cloned() else { return };
+        let network = self.model.networks.get(&lost.network).map_or_else(|| lost.network.clone(), |network| network.name.clone());
+        tracing::warn!(sandbox = sandbox.name, network, "disconnected: {}", lost.why);
+        self.event("endpoint lost", json!({ "sandbox": sandbox.name, "sandbox_id": sandbox.id, "network": network, "id": lost.network, "why": lost.why }));
+        let netns = self.open_sandbox(&sandbox).ok().flatten();
+        self.drop_endpoint(&sandbox, &endpoint, netns.as_ref());
+        let mut model = self.model.clone();
+        if let Some(way_out) = model.remove_idle_way_out(&sandbox.id) {
+            self.drop_endpoint(&sandbox, &way_out, netns.as_ref());
+        }
+    }
+
+    /// Nodes of the cluster.
+    pub(crate) fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        let Some(cluster) = &self.cluster else {
+            return Err(ControlError::new(Code::NotFound, "cluster", "this node is in no cluster").hint("start the daemon with --cluster-store etcd://HOST:PORT"));
+        };
+        let nodes = self.model.elsewhere.nodes.values();
+        Ok(nodes
+            .map(|node| NodeInfo { name: node.name.clone(), ip: node.ip, api_port: node.api_port, vxlan_port: node.vxlan_port, since_ns: node.since_ns, own: node.name == cluster.config.node })
+            .collect())
+    }
+
+    /// The daemon ends. Endpoints that stay for its next start keep what is theirs for as long as the lease lasts.
+    pub(super) fn leave_cluster(&mut self) {
+        let shares = self.model.sandboxes.values().flat_map(|sandbox| &sandbox.endpoints).any(|endpoint| self.model.is_global(&endpoint.network));
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.keeper.stop();
+        if !shares && cluster.away.is_none() {
+            drop(cluster.share(|member, store, _| member.leave(store)));
+        }
+    }
+}
+
+fn busy(subject: &str) -> ControlError {
+    ControlError::new(Code::Unavailable, subject, format!("{subject}: other nodes were quicker {TRIES} times")).hint("try again")
+}
