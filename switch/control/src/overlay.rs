@@ -1,6 +1,7 @@
 //! Overlay networks: those that span nodes, by VXLAN. What one is told of the other nodes; each node has a gateway,
 //! with the same addresses, of its own.
 
+mod changes;
 mod keys;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
     str::FromStr,
 };
 
+pub use changes::{TunnelChange, changes};
 pub use keys::parse_keys;
 use packet::{Mac, UnicastMac, Vni};
 use serde::{Deserialize, Serialize};
