@@ -3,6 +3,7 @@
 
 mod bridge;
 mod churn;
+mod cluster;
 mod gateway;
 mod model;
 mod router;

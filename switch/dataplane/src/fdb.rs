@@ -211,6 +211,15 @@ impl Fdb {
         alive
     }
 
+    /// Forgets what was learned about a station; what somebody said stays.
+    pub(crate) fn unlearn(&mut self, key: u64) {
+        if let Ok(slot) = self.find(key)
+            && !self.slots[slot].is_static()
+        {
+            self.delete(slot);
+        }
+    }
+
     /// Forgets learned entries: all, or those of `port`; with `statics` also static ones.
     pub(crate) fn flush(&mut self, port: Option<PortSlot>, statics: bool) {
         let mut slot = 0;

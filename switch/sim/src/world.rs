@@ -1,6 +1,6 @@
 //! The event queue: whatever happens next happens now.
 
-use std::{cmp::Reverse, collections::BTreeMap, collections::BinaryHeap};
+use std::collections::BTreeMap;
 
 use dataplane::{Command, CommandError, Outbox, PortConfig, PortView, Reply, Switch, SwitchConfig};
 use packet::{Duration, Frame, Instant, Pool, PoolConfig, PortId, pcapng};
@@ -9,6 +9,7 @@ use crate::{
     check,
     host::{Host, pattern_hash},
     link::{LinkConfig, Wire},
+    queue::Queue,
     random::Random,
 };
 
@@ -44,11 +45,7 @@ pub struct World {
     /// When each host's stack wants to work; timers of other times are stale.
     host_timers: Vec<Option<Instant>>,
     wires: BTreeMap<End, (End, Wire)>,
-    queue: BinaryHeap<Reverse<(Instant, u64, usize)>>,
-    /// What happens, by slot; the heap holds the order only.
-    happenings: Vec<Option<Happening>>,
-    free: Vec<usize>,
-    count: u64,
+    queue: Queue<Happening>,
     outbox: Outbox,
     /// Frames that went through a switch.
     pub hops: u64,
@@ -77,10 +74,7 @@ impl World {
             hosts: Vec::new(),
             host_timers: Vec::new(),
             wires: BTreeMap::new(),
-            queue: BinaryHeap::new(),
-            happenings: Vec::new(),
-            free: Vec::new(),
-            count: 0,
+            queue: Queue::new(),
             outbox: Outbox::new(1 << 20),
             hops: 0,
             checked: true,
@@ -210,9 +204,7 @@ impl World {
 
     /// Runs until virtual time `end`.
     pub fn run_until(&mut self, end: Instant) {
-        while let Some(Reverse((at, _, _))) = self.queue.peek()
-            && *at <= end
-        {
+        while self.queue.next_at().is_some_and(|at| at <= end) {
             self.step();
         }
         self.now = self.now.max(end);
@@ -237,33 +229,31 @@ impl World {
     }
 
     fn step(&mut self) -> bool {
-        let Some(Reverse((at, _, slot))) = self.queue.pop() else { return false };
+        let Some((at, happening)) = self.queue.pop() else { return false };
         self.now = self.now.max(at);
-        self.free.push(slot);
-        match self.happenings[slot].take() {
-            Some(Happening::Arrival(End::Port(switch, port), frame)) => {
+        match happening {
+            Happening::Arrival(End::Port(switch, port), frame) => {
                 self.note(&frame);
                 self.inject(switch, port, frame);
             }
-            Some(Happening::Arrival(End::Host(host), frame)) => {
+            Happening::Arrival(End::Host(host), frame) => {
                 self.note(&frame);
                 self.hosts[host.0].deliver(frame.bytes().to_vec());
                 self.poll_host(host);
             }
-            Some(Happening::HostTimer(host)) if self.host_timers[host.0].is_some_and(|due| due <= self.now) => {
+            Happening::HostTimer(host) if self.host_timers[host.0].is_some_and(|due| due <= self.now) => {
                 self.host_timers[host.0] = None;
                 self.poll_host(host);
             }
             // Put off since.
-            Some(Happening::HostTimer(_)) => {}
-            Some(Happening::SwitchTimer(switch)) => {
+            Happening::HostTimer(_) => {}
+            Happening::SwitchTimer(switch) => {
                 let mut out = std::mem::take(&mut self.outbox);
                 self.switches[switch.0].handle_timeout(self.now, &mut out);
                 self.outbox = out;
                 self.carry_out(switch);
                 self.arm_switch(switch);
             }
-            None => {}
         }
         true
     }
@@ -271,7 +261,7 @@ impl World {
     /// Has a switch age its tables in virtual time.
     pub fn arm_switch(&mut self, switch: SwitchId) {
         if let Some((at, _)) = self.switches[switch.0].poll_timeout() {
-            self.schedule(at.max(self.now), Happening::SwitchTimer(switch));
+            self.queue.push(at.max(self.now), Happening::SwitchTimer(switch));
         }
     }
 
@@ -292,7 +282,7 @@ impl World {
             let at = at.max(self.now + Duration::from_micros(1));
             if self.host_timers[host.0].is_none_or(|due| at < due) {
                 self.host_timers[host.0] = Some(at);
-                self.schedule(at, Happening::HostTimer(host));
+                self.queue.push(at, Happening::HostTimer(host));
             }
         }
     }
@@ -314,20 +304,10 @@ impl World {
         if let Some(at) = second
             && let Some(copy) = frame.duplicate()
         {
-            self.schedule(at, Happening::Arrival(to, copy));
+            self.queue.push(at, Happening::Arrival(to, copy));
         }
         if let Some(at) = first {
-            self.schedule(at, Happening::Arrival(to, frame));
+            self.queue.push(at, Happening::Arrival(to, frame));
         }
-    }
-
-    fn schedule(&mut self, at: Instant, happening: Happening) {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.happenings.push(None);
-            self.happenings.len() - 1
-        });
-        self.happenings[slot] = Some(happening);
-        self.count += 1;
-        self.queue.push(Reverse((at, self.count, slot)));
     }
 }

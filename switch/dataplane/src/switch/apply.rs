@@ -140,6 +140,8 @@ impl Switch {
         let bridge = self.bridge_mut(network)?;
         bridge.ports.push(port);
         bridge.residents.add(&identity);
+        // It may have been elsewhere until now, behind a tunnel say, and need not be the first to speak.
+        identity.mac.iter().for_each(|mac| bridge.fdb.unlearn(fdb_key(None, *mac)));
         let is_balanced = bridge.services.balancer.is_some();
         if let Some(state) = self.ports.get_mut(port.index(), port.generation()) {
             state.set_balanced(is_balanced);

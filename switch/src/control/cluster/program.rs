@@ -3,7 +3,10 @@
 use dataplane::Command;
 use packet::{PortId, UnicastMac};
 use serde_json::json;
-use weft_control::{Model, Network, Result, overlay::Overlay};
+use weft_control::{
+    Model, Network, Result,
+    overlay::{TunnelChange, changes},
+};
 
 use super::super::runtime::Inner;
 use crate::tunnel::TunnelCommand;
@@ -54,7 +57,7 @@ impl Inner {
         };
         let Some(&port) = self.tunnels.get(&network.id) else { return self.open_tunnel(network, bridge) };
         let (Some(before), Some(after)) = (old.and_then(|old| old.overlay.as_ref()), &network.overlay) else { return Ok(()) };
-        changes(port, before, after, after.port.unwrap_or(self.vxlan_port)).into_iter().try_for_each(|change| self.carry_out(change))?;
+        changes(before, after, after.port.unwrap_or(self.vxlan_port)).into_iter().try_for_each(|change| self.carry_out(command(port, change)))?;
         // Sandboxes here may remember another station for the address.
         for (ip, mac) in after.neighbours.iter().filter(|(ip, mac)| before.neighbours.get(*ip) != Some(mac)) {
             if let Some(mac) = station(mac) {
@@ -69,21 +72,13 @@ fn station(mac: &str) -> Option<UnicastMac> {
     mac.parse().ok().and_then(UnicastMac::new)
 }
 
-/// In an order in which nobody is sent anywhere unknown: new peers first, old ones last.
-fn changes(port: PortId, before: &Overlay, after: &Overlay, udp_port: u16) -> Vec<TunnelCommand> {
-    let mut changes: Vec<_> = after.peers.iter().filter(|peer| !before.peers.contains(peer)).map(|peer| TunnelCommand::AddPeer(port, peer.at(udp_port))).collect();
-    for (mac, node) in after.stations.iter().filter(|(mac, node)| before.stations.get(*mac) != Some(node)) {
-        changes.extend(station(mac).map(|mac| TunnelCommand::AddStation(port, mac, node.at(udp_port))));
+fn command(port: PortId, change: TunnelChange) -> TunnelCommand {
+    match change {
+        TunnelChange::AddPeer(at) => TunnelCommand::AddPeer(port, at),
+        TunnelChange::RemovePeer(at) => TunnelCommand::RemovePeer(port, at),
+        TunnelChange::AddStation(mac, at) => TunnelCommand::AddStation(port, mac, at),
+        TunnelChange::RemoveStation(mac) => TunnelCommand::RemoveStation(port, mac),
+        TunnelChange::AddNeighbour(ip, mac) => TunnelCommand::AddNeighbour(port, ip, mac),
+        TunnelChange::RemoveNeighbour(ip) => TunnelCommand::RemoveNeighbour(port, ip),
     }
-    for mac in before.stations.keys().filter(|mac| !after.stations.contains_key(*mac)) {
-        changes.extend(station(mac).map(|mac| TunnelCommand::RemoveStation(port, mac)));
-    }
-    for (ip, mac) in after.neighbours.iter().filter(|(ip, mac)| before.neighbours.get(*ip) != Some(mac)) {
-        changes.extend(station(mac).map(|mac| TunnelCommand::AddNeighbour(port, *ip, mac)));
-    }
-    for ip in before.neighbours.keys().filter(|ip| !after.neighbours.contains_key(*ip)) {
-        changes.push(TunnelCommand::RemoveNeighbour(port, *ip));
-    }
-    changes.extend(before.peers.iter().filter(|peer| !after.peers.contains(peer)).map(|peer| TunnelCommand::RemovePeer(port, peer.at(udp_port))));
-    changes
 }
