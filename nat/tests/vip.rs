@@ -1,4 +1,5 @@
 //! Virtual addresses: who gets a connection, that it stays there, and what happens when an endpoint goes.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

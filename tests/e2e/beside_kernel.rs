@@ -26,8 +26,11 @@ const INSIDE: &str = include_str!("beside_kernel/inside.py");
 const OUTSIDE: &str = include_str!("beside_kernel/outside.py");
 const DOCUMENT: &str = include_str!("../../docs/nat.md");
 
-/// What differs, by preset: key, the kernel's answer, ours. Each has its row in docs/nat.md.
-const DIFFERENCES: &[(&str, &[(&str, &str, &str)])] = &[
+/// Key, the kernel's answer, ours.
+type Difference = (&'static str, &'static str, &'static str);
+
+/// What differs, by preset. Each has its row in docs/nat.md.
+const DIFFERENCES: &[(&str, &[Difference])] = &[
     (
         "port-restricted",
         &[
