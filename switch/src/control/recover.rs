@@ -33,17 +33,17 @@ impl Inner {
             }
         }
         let mut processes = Vec::new();
-        for sandbox in self.model.sandboxes.values().cloned().collect::<Vec<_>>() {
-            if sandbox.is_at_rest() {
-                continue;
-            }
-            if sandbox.container.is_some() && !(sandbox.process.is_some() && self.is_alive(&sandbox)) {
+        // Looked at before the first of them is taken down: others may have joined it.
+        let up = self.model.sandboxes.values().filter(|sandbox| !sandbox.is_at_rest());
+        let found: Vec<_> = up.map(|sandbox| (sandbox.clone(), self.is_alive(sandbox))).collect();
+        for (sandbox, is_alive) in found {
+            if sandbox.container.is_some() && !(sandbox.process.is_some() && is_alive) {
                 tracing::info!(container = sandbox.name, "ended while we were away");
                 self.end_left(&sandbox);
                 self.container_ended(&sandbox.id, UNKNOWN);
                 continue;
             }
-            if self.is_alive(&sandbox) {
+            if is_alive {
                 if let Some(container) = &sandbox.container
                     && let Err(error) = self.console(&sandbox.id).reopen(log_bound(container))
                 {

@@ -285,7 +285,7 @@ fn what_is_too_long_for_a_tunnel_is_told() {
     assert_eq!(bench.drops(tunnel, DropReason::TooBig), 1);
     assert_eq!(bench.send_bytes(a, &packet(1331, 3)), [], "nothing about groups");
     let told = (0..200).map(|_| bench.send_bytes(a, &packet(1331, 2)).len()).sum::<usize>();
-    assert_eq!(told, 49, "no more than the limit");
+    assert_eq!(told, 99, "no more than the limit");
     let plain = bench.port(|config| config.mtu = 1350);
     bench.apply(Command::RemovePort(tunnel));
     assert_eq!((bench.send_bytes(a, &packet(1331, 2)), bench.drops(plain, DropReason::TooBig)), (vec![], 1), "a port like any");

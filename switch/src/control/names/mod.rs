@@ -235,7 +235,8 @@ impl Inner {
         let host = Surroundings { resolv_conf: self.resolving.upstream.host_file(), address };
         let is_other_host = self.resolving.host != host;
         // Who is linked to another has its address.
-        let linked = touched.networks.iter().flat_map(|id| self.model.members(id)).map(|(sandbox, _)| sandbox).filter(|sandbox| !sandbox.names.link.is_empty());
+        let links = |sandbox: &&Sandbox| !sandbox.names.link.is_empty() || sandbox.endpoints.iter().any(|endpoint| !endpoint.link.is_empty());
+        let linked = touched.networks.iter().flat_map(|id| self.model.members(id)).map(|(sandbox, _)| sandbox).filter(links);
         let changed = touched.sandboxes.iter().filter_map(|id| self.model.sandboxes.get(id));
         let all = is_other_host.then(|| self.model.sandboxes.values()).into_iter().flatten();
         let concerned: BTreeMap<_, _> = linked.chain(changed).chain(all).filter(|sandbox| sandbox.is_ours()).map(|sandbox| (&sandbox.id, sandbox)).collect();
