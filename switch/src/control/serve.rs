@@ -17,7 +17,7 @@ use super::{
     http,
     listen::{Address, Doors, Files, TlsFiles},
     rootless,
-    runtime::Runtime,
+    runtime::{Runtime, random},
 };
 use crate::{
     dataloop::{DataPlane, IoBackend, LoopConfig, LoopEvent},
@@ -89,7 +89,8 @@ impl Daemon {
         config.dirs.create().map_err(|error| format!("cannot create {}: {error}", config.dirs.run.display()))?;
         let doors = Doors::open(&config.hosts, &config.dirs.socket(), config.tls.as_ref())?;
         let (loop_events, events) = mpsc::channel(4096);
-        let seed = u64::from(std::process::id()) ^ std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()) << 32);
+        // Hashes, external ports and identifiers follow from it.
+        let seed = random().map(u64::from_ne_bytes).map_err(|error| error.to_string())?;
         let loop_config = LoopConfig { io: config.io, seed, no_spin: false, lifetimes: config.lifetimes };
         let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let (watch, watched) = mpsc::unbounded_channel();

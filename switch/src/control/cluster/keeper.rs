@@ -43,9 +43,9 @@ pub(in crate::control) fn start(runtime: &Runtime, config: ClusterConfig) -> Res
     let work = move || {
         let mut synced = synced;
         while !signals.stop.load(Ordering::Relaxed) {
-            synced = if synced && !signals.again.swap(false, Ordering::Relaxed) {
-                keeper.turn()
-            } else {
+            let in_step = synced && !signals.again.swap(false, Ordering::Relaxed) && keeper.turn();
+            // A store that says that something was missed answers: only one that does not is waited for.
+            synced = in_step || {
                 let result = keeper.sync();
                 keeper.note(result)
             };
