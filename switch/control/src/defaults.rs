@@ -99,7 +99,7 @@ mod tests {
         };
         assert_eq!(make("bridge", NetworkCreate::default()).unwrap(), ("10.10.0.0/24".into(), 1500));
         assert_eq!(make("a", NetworkCreate { mtu: Some(1400), ipv6: true, ..NetworkCreate::default() }).unwrap(), ("10.10.1.0/24 fd10::/64".into(), 1400));
-        assert!(make("b", NetworkCreate::default()).unwrap_err().message.contains("in use"));
+        assert!(make("b", NetworkCreate::default()).unwrap_err().message.contains("fully subnetted"));
         assert_eq!(make("c", NetworkCreate { subnets: vec!["10.9.0.0/24".parse().unwrap()], ..NetworkCreate::default() }).unwrap(), ("10.9.0.0/24".into(), 1300));
         for (base, size) in [("10.0.0.0/24", 16), ("10.0.0.0/8", 31), ("10.0.0.1/8", 24)] {
             let bad = Defaults { pools: vec![AddressPool { base: base.parse().unwrap(), size }], ..Defaults::default() };
