@@ -274,7 +274,7 @@ impl Nat {
             Ok(Some((frame, to))) => out.push(Translated { to, frame }),
             Ok(None) => {}
             Err((reason, frame)) => {
-                self.drops.count(reason, 1);
+                self.drops.count(reason);
                 return Err(Refused { reason, frame });
             }
         }

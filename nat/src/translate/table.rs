@@ -146,7 +146,7 @@ impl Nat {
     /// Deadlines up to `now` are due. SYNs that nobody wanted are given to `unwanted`.
     pub fn handle_timeout(&mut self, now: Instant, mut unwanted: impl FnMut(Unwanted)) {
         let orphans = self.fragments.expire(now, self.config.lifetimes.fragment);
-        self.drops.count(NatDrop::FragmentOrphan, orphans as u64);
+        self.drops.count_many(NatDrop::FragmentOrphan, orphans as u64);
         while self.unsolicited.front().is_some_and(|syn| syn.deadline <= now) {
             if let Some(syn) = self.unsolicited.pop_front()
                 && self.conntrack.by_outside(protocol::TCP, syn.external, syn.outside).is_none()

@@ -164,7 +164,7 @@ impl Nat {
         self.conntrack.commit();
         // A flooded frame is shared.
         if !frame.make_unique() {
-            self.drops.count(NatDrop::NoBuffer, 1);
+            self.drops.count(NatDrop::NoBuffer);
             return Err(Refused { reason: NatDrop::NoBuffer, frame });
         }
         let Some(packet) = PacketMut::new(&mut frame) else { return Ok(Sent::Own(frame)) };

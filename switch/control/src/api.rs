@@ -324,6 +324,11 @@ pub struct PublishEdit {
 /// Docker's endpoint option for [`EndpointCreate::vips`]: names with commas between.
 pub const VIP_OPTION: &str = "weft.vip";
 
+/// The services that its value names, with commas between.
+pub(crate) fn vips_of(value: &str) -> impl Iterator<Item = String> {
+    value.split(',').map(|name| name.trim().to_owned())
+}
+
 /// An entry of `GET /v1/vips`: a service with a virtual address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipInfo {

@@ -6,6 +6,7 @@ mod address;
 pub mod checksum;
 mod coalesce;
 mod describe;
+mod drop_reasons;
 mod edit;
 mod filter;
 mod five_tuple;

@@ -200,10 +200,10 @@ fn refused(error: AddPortError) -> ControlError {
     }
 }
 
-fn sum(counts: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+fn sum(counts: impl Iterator<Item = (vxlan::DropReason, u64)>) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
-    for (reason, count) in counts.filter(|(_, count)| *count > 0) {
-        *sums.entry(reason.to_owned()).or_default() += count;
+    for (reason, count) in counts {
+        *sums.entry(reason.name().to_owned()).or_default() += count;
     }
     sums
 }

@@ -246,7 +246,7 @@ impl Tunnels {
         };
         TunnelState {
             tunnels: endpoints().flat_map(|endpoint| endpoint.tunnels.iter().map(move |(vni, tunnel)| view(endpoint, *vni, tunnel))).collect(),
-            drops: endpoints().map(|endpoint| endpoint.vtep.drops().clone()).collect(),
+            drops: endpoints().map(|endpoint| *endpoint.vtep.drops()).collect(),
         }
     }
 }

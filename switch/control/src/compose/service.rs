@@ -8,7 +8,7 @@ use super::{
     read::Node,
 };
 use crate::{
-    api::{EndpointCreate, VIP_OPTION},
+    api::{EndpointCreate, VIP_OPTION, vips_of},
     container::{Config, Container, HostConfig, Nothing, PortBinding, RestartPolicy},
     publish::{self, PublishRequest},
 };
@@ -253,7 +253,7 @@ fn endpoints(node: &Node<'_>) -> Result<Vec<EndpointCreate>> {
         for (option, value) in how.pairs("driver_opts", &['='])? {
             match option.as_str() {
                 "com.docker.network.endpoint.ifname" => ifname = ifname.or(value),
-                VIP_OPTION => vips.extend(value.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned())),
+                VIP_OPTION => vips.extend(value.iter().flat_map(|names| vips_of(names))),
                 _ => return Err(how.get("driver_opts").get(&option).wrong("not supported: there are com.docker.network.endpoint.ifname and weft.vip")),
             }
         }

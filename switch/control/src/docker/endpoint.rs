@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{bad, conflict, read, refuse_others};
 use crate::{
-    api::{EndpointCreate, VIP_OPTION},
+    api::{EndpointCreate, VIP_OPTION, vips_of},
     error::Result,
     sysctl,
 };
@@ -77,7 +77,7 @@ pub fn endpoint_request(network: &str, config: Value) -> Result<EndpointCreate> 
             IFNAME => endpoint.ifname = Some(value.clone()),
             SYSCTLS => endpoint.sysctls = sysctl::parse(value)?,
             MAC => endpoint.mac = Some(value.clone()),
-            VIP_OPTION => endpoint.vips = value.split(',').map(|name| name.trim().to_owned()).collect(),
+            VIP_OPTION => endpoint.vips = vips_of(value).collect(),
             _ => return Err(bad(format!("endpoint option {key} is not supported: there are {IFNAME}, {SYSCTLS}, {MAC}, {VIP_OPTION}"))),
         }
     }
