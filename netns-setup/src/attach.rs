@@ -35,6 +35,8 @@ pub struct EndpointSpec {
     pub mac: Option<[u8; 6]>,
     /// Largest packet, bytes.
     pub mtu: u32,
+    /// Longest super-frame that the sandbox's TCP makes, bytes; the kernel's choice when `None`.
+    pub gso_most: Option<u32>,
     /// Addresses with prefix lengths.
     pub addresses: Vec<IpNetwork>,
     /// Default gateways, one per family.
@@ -98,8 +100,11 @@ fn configure(spec: &EndpointSpec) -> Result<()> {
         links.set_mac(name, mac)?;
     }
     links.set_mtu(name, spec.mtu)?;
-    // Only a matter of speed: kernels without it keep their default.
+    // Only matters of speed: kernels without them keep their default.
     links.set_no_queue(name).ok();
+    if let Some(bytes) = spec.gso_most {
+        links.set_gso_most(name, bytes).ok();
+    }
     links.set_up(name, true)?;
     for (file, value) in &spec.sysctls {
         std::fs::write(file, value).context(|| format!("write {value} to {file}"))?;

@@ -124,6 +124,14 @@ impl Links {
         self.change(name, &format!("set the MTU ({mtu})"), |message| message.attributes.push(LinkAttribute::Mtu(mtu)))
     }
 
+    /// Sets the longest super-frame that the stack hands to the device, bytes (ip-link(8), `gso_max_size`).
+    ///
+    /// # Errors
+    /// As above; when the device takes less.
+    pub fn set_gso_most(&mut self, name: &str, bytes: u32) -> Result<()> {
+        self.change(name, &format!("set gso_max_size ({bytes})"), |message| message.attributes.push(LinkAttribute::GsoMaxSize(bytes)))
+    }
+
     /// Sets the Ethernet address.
     ///
     /// # Errors

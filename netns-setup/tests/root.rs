@@ -36,6 +36,7 @@ fn spec(kind: Kind) -> EndpointSpec {
         ifname: "eth0".into(),
         mac: Some([2, 0, 0, 0, 0, 7]),
         mtu: 1400,
+        gso_most: None,
         addresses: vec!["10.1.2.3/24".parse().expect("valid"), "fd01::3/64".parse().expect("valid")],
         gateways: vec!["10.1.2.1".parse().expect("valid")],
         persistent: true,

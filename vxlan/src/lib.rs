@@ -32,7 +32,7 @@ pub use decap::Outer;
 pub use drop::{DropReason, Drops};
 pub use flow::LANES;
 pub use encap::{DATAGRAM_MOST, Datagram, SEGMENTS_MOST};
-pub use mtu::{inner_mtu, mtu_most};
+pub use mtu::{gso_most, inner_mtu, mtu_most};
 pub use neighbours::Neighbour;
 pub use network::VniConfig;
 pub use refused::Refused;

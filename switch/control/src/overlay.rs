@@ -256,6 +256,12 @@ impl Overlay {
         let is_ipv6 = self.peers.iter().map(|peer| peer.ip).chain(self.group).any(|ip| ip.is_ipv6());
         usual_mtu(is_ipv6, self.encrypted)
     }
+
+    /// Longest super-frame, bytes, that a tunnel of packets of `mtu` bytes takes in one send.
+    #[must_use]
+    pub fn gso_most(&self, mtu: u32) -> u32 {
+        vxlan::gso_most(u16::try_from(mtu).unwrap_or(u16::MAX), self.encrypted)
+    }
 }
 
 /// Largest packet inside that fits the usual network between nodes.

@@ -63,7 +63,8 @@ impl Inner {
     pub(crate) fn add_endpoint(&mut self, model: &mut Model, sandbox_id: &str, request: &EndpointCreate, netns: Option<&Netns>) -> Result<Endpoint> {
         let endpoint = self.claim_endpoint(model, sandbox_id, request)?;
         let sandbox = model.sandbox(sandbox_id)?.clone();
-        let device = self.make_device(&endpoint, netns).inspect_err(|_| self.release_endpoint(&endpoint))?;
+        let gso_most = model.network(&endpoint.network).ok().and_then(|network| network.overlay.as_ref()).map(|overlay| overlay.gso_most(endpoint.mtu));
+        let device = self.make_device(&endpoint, gso_most, netns).inspect_err(|_| self.release_endpoint(&endpoint))?;
         let result = self.plug(&sandbox, &endpoint, device);
         if let Err(error) = result {
             self.delete_device(&endpoint, netns);
@@ -73,7 +74,7 @@ impl Inner {
         Ok(endpoint)
     }
 
-    fn make_device(&mut self, endpoint: &Endpoint, netns: Option<&Netns>) -> Result<PortFd> {
+    fn make_device(&mut self, endpoint: &Endpoint, gso_most: Option<u32>, netns: Option<&Netns>) -> Result<PortFd> {
         let (kind, Some(netns)) = (endpoint.kind, netns) else {
             let host = Netns::current().map_err(unavailable)?;
             return attach::open_device(&host, &endpoint.ifname).map_err(unavailable);
@@ -84,6 +85,7 @@ impl Inner {
             ifname: endpoint.ifname.clone(),
             mac: endpoint.mac.parse::<Mac>().ok().map(|mac| mac.0),
             mtu: endpoint.mtu,
+            gso_most,
             addresses: endpoint.addresses.iter().copied().chain(endpoint.link_local.iter().filter_map(|ip| IpNetwork::new(*ip, if ip.is_ipv4() { 16 } else { 64 }).ok())).collect(),
             gateways: endpoint.gateways.clone(),
             persistent: true,

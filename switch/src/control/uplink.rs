@@ -140,6 +140,7 @@ impl Inner {
             ifname: link.name.clone(),
             mac: None,
             mtu: link.mtu.into(),
+            gso_most: None,
             addresses: addresses.collect(),
             gateways: Vec::new(),
             persistent: false,
