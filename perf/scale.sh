@@ -117,6 +117,7 @@ def restart():
     pid = ask("GET", "/v1/info")["pid"]
     open(f"{state}/pid", "w").write(str(pid))
 seconds("restart after kill -9 until it answers, s", restart)
+row("memory after the restart, MiB", f"{rss() / 1024:.1f}")
 assert len(ask("GET", "/v1/sandboxes")) == endpoints + 1 and len(ask("GET", "/v1/networks")) == networks + 1
 rates("endpoints removed", [lambda n=n: ask("DELETE", f"/v1/sandboxes/s{n}") for n in range(endpoints)])
 ask("DELETE", "/v1/sandboxes/more")
