@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::forward::Way;
+
 /// A kind of switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -20,11 +22,16 @@ pub enum Kind {
     WeftTap,
     /// weft with veth ports.
     WeftVeth,
+    /// Packet sockets forwarded into each other: a limit, no switch.
+    Probe(Way),
 }
 
 impl Kind {
     /// All, the baseline first.
     pub const ALL: [Self; 5] = [Self::KernelBridge, Self::WeftTap, Self::WeftVeth, Self::Ovs, Self::Vde];
+
+    /// What is measured only when it is named.
+    pub const PROBES: [Self; 3] = [Self::Probe(Way::ALL[0]), Self::Probe(Way::ALL[1]), Self::Probe(Way::ALL[2])];
 
     /// Short name.
     #[must_use]
@@ -35,6 +42,7 @@ impl Kind {
             Self::Vde => "vde",
             Self::WeftTap => "weft-tap",
             Self::WeftVeth => "weft-veth",
+            Self::Probe(way) => way.name(),
         }
     }
 
@@ -44,7 +52,7 @@ impl Kind {
         match self {
             Self::Ovs => &[("ovs-vswitchd", "openvswitch-switch"), ("ovsdb-server", "openvswitch-switch")],
             Self::Vde => &[("vde_switch", "vde2")],
-            Self::KernelBridge | Self::WeftTap | Self::WeftVeth => &[("ip", "iproute2")],
+            Self::KernelBridge | Self::WeftTap | Self::WeftVeth | Self::Probe(_) => &[("ip", "iproute2")],
         }
     }
 }
@@ -91,6 +99,7 @@ impl Peer {
             Kind::Vde => peer.vde()?,
             Kind::WeftTap => peer.weft(weft, "tap", options)?,
             Kind::WeftVeth => peer.weft(weft, "veth", options)?,
+            Kind::Probe(way) => peer.probe(way)?,
         }
         let (a, limit) = (peer.a.clone(), Instant::now());
         while sh(&format!("ip netns exec {a} ping -c 1 -W 1 {SERVER} >/dev/null")).is_err() {
@@ -106,12 +115,26 @@ impl Peer {
         sh(&format!("ip -n {a} addr add {CLIENT}/24 dev eth0; ip -n {b} addr add {SERVER}/24 dev eth0; ip -n {a} link set eth0 up; ip -n {b} link set eth0 up"))
     }
 
-    fn kernel_bridge(&self) -> Result<(), String> {
+    /// A veth pair of each end, `va` and `vb` on our side.
+    fn veths(&self) -> Result<(), String> {
         let (a, b, s) = (&self.a, &self.b, &self.side);
+        sh(&format!("ip link add eth0 netns {a} type veth peer name va netns {s}; ip link add eth0 netns {b} type veth peer name vb netns {s}"))
+    }
+
+    fn kernel_bridge(&self) -> Result<(), String> {
+        let s = &self.side;
+        self.veths()?;
         sh(&format!(
-            "ip link add eth0 netns {a} type veth peer name va netns {s}; ip link add eth0 netns {b} type veth peer name vb netns {s}
-             ip -n {s} link add br0 type bridge stp_state 0 forward_delay 0; ip -n {s} link set va master br0 up; ip -n {s} link set vb master br0 up; ip -n {s} link set br0 up"
+            "ip -n {s} link add br0 type bridge stp_state 0 forward_delay 0; ip -n {s} link set va master br0 up; ip -n {s} link set vb master br0 up; ip -n {s} link set br0 up"
         ))?;
+        self.addresses()
+    }
+
+    fn probe(&mut self, way: Way) -> Result<(), String> {
+        self.veths()?;
+        sh(&format!("ip -n {0} link set va up; ip -n {0} link set vb up", self.side))?;
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        self.spawn(&own.to_string_lossy(), &["gen", "forward", way.name(), "va", "vb"], true)?;
         self.addresses()
     }
 

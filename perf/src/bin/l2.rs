@@ -6,6 +6,7 @@ use std::process::Command;
 
 use clap::{Parser, Subcommand};
 use weft_perf::{
+    forward::{self, Way},
     generate,
     peer::{Kind, Peer},
     table::{Results, report},
@@ -17,7 +18,7 @@ struct Arguments {
     /// Rounds; each peer does each workload once a round
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Peers: kbridge,weft-tap,weft-veth,ovs-tso,vde
+    /// Peers: kbridge,weft-tap,weft-veth,ovs-tso,vde; when named, limits: probe-recvmmsg,probe-tpacket2,probe-tpacket3
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Workloads: tcp1,tcp4,udp,latency,rest,load4g,load,crr,idle
@@ -49,7 +50,8 @@ fn main() -> Result<(), String> {
         return generate_traffic(words).map_err(|error| error.to_string());
     }
     let wanted = |list: &[String], name: &str| list.is_empty() || list.iter().any(|word| word == name);
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| wanted(&arguments.peers, kind.name()) && installed(*kind)).collect();
+    let probes = Kind::PROBES.into_iter().filter(|kind| arguments.peers.iter().any(|name| name == kind.name()));
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| wanted(&arguments.peers, kind.name())).chain(probes).filter(|kind| installed(*kind)).collect();
     let weft = std::fs::canonicalize(&arguments.weft).map_err(|error| format!("{}: {error}: build it with `cargo build --release`", arguments.weft))?;
     let weft = weft.to_string_lossy();
     let mut results = Results::new();
@@ -138,6 +140,10 @@ fn generate_traffic(words: &[String]) -> std::io::Result<()> {
         "ping" => generate::ping(to()?, seconds(2)?),
         "accept" => generate::accept(port()?, seconds(2)?),
         "connect" => generate::connect(to()?, seconds(2)?),
+        "forward" => {
+            let way = Way::ALL.into_iter().find(|way| word(1).is_ok_and(|name| name == way.name())).ok_or_else(bad)?;
+            forward::forward(way, [word(2)?, word(3)?])
+        }
         "spin" => {
             let end = std::time::Instant::now() + std::time::Duration::from_secs_f64(seconds(1)?);
             while std::time::Instant::now() < end {
