@@ -164,6 +164,8 @@ pub(super) enum Noun {
     },
     /// Print shell completions
     Completions { shell: clap_complete::Shell },
+    /// Write manual pages, one for each command, into a directory (as `/usr/local/share/man/man1`)
+    Man { directory: PathBuf },
 }
 
 /// Whose a network is.

@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 mod dhcp;
 mod edit;
 mod ip;
+mod manual;
 mod nat;
 mod netns;
 mod network;
@@ -126,12 +127,8 @@ fn run(arguments: Arguments, place: &Place) -> End {
         Noun::Capture(arguments) => watch::capture(&arguments, place),
         Noun::Ip(arguments) => ip::run(&arguments, place),
         Noun::Doctor { json } => Ok(u8::from(!crate::doctor::run(&place.client, json))),
-        Noun::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
-            print(String::from_utf8_lossy(&script).trim_end());
-            Ok(0)
-        }
+        Noun::Completions { shell } => manual::completions(shell),
+        Noun::Man { directory } => manual::pages(&directory),
     }
 }
 
