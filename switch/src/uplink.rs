@@ -199,7 +199,7 @@ impl Uplink {
                 return UplinkReply::State(Box::new(UplinkState {
                     flows: self.proxy.flows(),
                     publishes: self.proxy.publishes(),
-                    stats: self.proxy.stats,
+                    stats: self.proxy.stats(),
                     connections: self.router.nat().connections(now),
                     forwards: self.router.nat().forwards(),
                     traffic: self.router.nat().traffic(),

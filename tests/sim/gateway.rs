@@ -41,7 +41,7 @@ impl Sockets for Dull {
     fn tcp_room(&mut self, socket: SocketId) -> usize {
         socket.0 as usize * 1000 % 100_000
     }
-    fn tcp_peek(&mut self, socket: SocketId, into: &mut [u8]) -> io::Result<usize> {
+    fn tcp_peek(&mut self, socket: SocketId, _: usize, into: &mut [u8]) -> io::Result<usize> {
         match socket.0 % 4 {
             0 => Err(io::ErrorKind::WouldBlock.into()),
             1 => Ok(0),
@@ -49,7 +49,6 @@ impl Sockets for Dull {
             _ => Ok(into.len()),
         }
     }
-    fn tcp_rewind(&mut self, _: SocketId) {}
     fn tcp_discard(&mut self, _: SocketId, _: usize) {}
     fn tcp_shutdown(&mut self, _: SocketId) {}
     fn udp_open(&mut self, _: bool) -> io::Result<SocketId> {

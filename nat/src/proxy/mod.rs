@@ -11,6 +11,7 @@ mod datagram;
 mod reassemble;
 pub mod sockets;
 mod tcp;
+mod timers;
 mod view;
 mod write;
 
@@ -21,7 +22,7 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
-use packet::{Checksum, Duration, Frame, Instant, Mac, NetworkId, Parsed, Pool, checksum::protocol};
+use packet::{Checksum, Frame, Instant, Mac, NetworkId, Parsed, Pool, checksum::protocol};
 
 pub use sockets::{NetworkError, Ready, SocketId, Sockets};
 pub use view::{FlowView, PublishView, Transport};
@@ -29,7 +30,8 @@ pub use view::{FlowView, PublishView, Transport};
 use crate::watch::{FlowEvent, Watch};
 use datagram::{Binding, Datagrams};
 use reassemble::Reassembler;
-use tcp::{Context, Segment, State, Tcp, Verdict};
+use tcp::{Budget, Context, Segment, State, Tcp, Verdict};
+use timers::Timers;
 use write::Path;
 
 /// TCP flows at most, and of one sandbox's address.
@@ -37,8 +39,6 @@ const MOST_FLOWS: usize = 100_000;
 const MOST_OF_ONE: usize = 32_768;
 /// Port of name servers.
 const DNS: u16 = 53;
-/// Flows with a deadline are looked at this often at most.
-const TICK: Duration = Duration::from_millis(10);
 
 /// What the proxy knows of a network.
 #[derive(Clone, Debug)]
@@ -127,6 +127,8 @@ struct Flow {
     rx_bytes: u64,
     tx_bytes: u64,
     tcp: Tcp,
+    /// When the clock looks at it.
+    noted: Option<Instant>,
 }
 
 /// Who is behind a host socket.
@@ -157,6 +159,8 @@ pub struct ProxyStats {
     pub filtered: u64,
     /// Flows refused because the network is internal.
     pub internal: u64,
+    /// Segments ahead of a hole that there was no memory for; they are sent again.
+    pub ahead: u64,
 }
 
 /// See the module.
@@ -181,15 +185,15 @@ pub struct Proxy {
     /// Flows that owe an acknowledgement, or have more to send, at the end of the turn.
     pending: Vec<usize>,
     isn_key: RandomState,
-    /// No flow wants to hear from the clock before.
-    next: Option<Instant>,
+    timers: Timers,
+    /// For what TCP flows hold behind holes.
+    budget: Budget,
     /// Frames of the flow in hand, kept so that nothing is allocated.
     scratch: Vec<Frame>,
     watch: Watch,
     /// Flows that networks opened, by family (true is IPv4).
     opened: BTreeMap<(NetworkId, bool), u64>,
-    /// What was not carried.
-    pub stats: ProxyStats,
+    stats: ProxyStats,
 }
 
 impl Proxy {
@@ -211,7 +215,8 @@ impl Proxy {
             again: Vec::new(),
             pending: Vec::new(),
             isn_key: RandomState::new(),
-            next: None,
+            timers: Timers::default(),
+            budget: Budget::default(),
             scratch: Vec::new(),
             watch: Watch::default(),
             opened: BTreeMap::new(),
@@ -419,7 +424,7 @@ impl Proxy {
             Ok(socket) => {
                 self.count_opened(&key, peer);
                 let tcp = Tcp::outbound(socket, segment, self.isn(&key, now), now);
-                let at = self.insert(Flow { key, mac, is_inbound: false, rx_bytes: 0, tx_bytes: 0, tcp });
+                let at = self.insert(Flow { key, mac, is_inbound: false, rx_bytes: 0, tx_bytes: 0, tcp, noted: None });
                 self.owners.insert(socket, Owner::Flow(at));
                 self.outcome(at, now, sockets, out);
             }
@@ -452,8 +457,7 @@ impl Proxy {
             io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => 1,
             io::ErrorKind::PermissionDenied => 13,
             _ => {
-                let syn = Segment { seq, ack: 0, flags: tcp::SYN, window: 0, mss: None, scale: None, payload: &[] };
-                self.refuse(key, mac, &syn, out);
+                self.refuse(key, mac, &Segment::syn(seq), out);
                 return;
             }
         };
@@ -506,6 +510,9 @@ impl Proxy {
             self.with_flow(at, now, sockets, out, Tcp::break_off);
             return;
         }
+        if ready.write && flow.tcp.is_holding() {
+            self.with_flow(at, now, sockets, out, Tcp::writable);
+        }
         if ready.read || ready.error {
             self.with_flow(at, now, sockets, out, Tcp::readable);
         }
@@ -526,7 +533,7 @@ impl Proxy {
             };
             let key = Key { network: publish.network, inside: publish.inside, outside };
             let tcp = Tcp::inbound(socket, self.isn(&key, now), now);
-            let at = self.insert(Flow { key, mac: publish.mac, is_inbound: true, rx_bytes: 0, tx_bytes: 0, tcp });
+            let at = self.insert(Flow { key, mac: publish.mac, is_inbound: true, rx_bytes: 0, tx_bytes: 0, tcp, noted: None });
             self.owners.insert(socket, Owner::Flow(at));
             if let Some((_, count)) = self.publishes.get_mut(&listener) {
                 *count += 1;
@@ -563,14 +570,17 @@ impl Proxy {
             self.flows.push(None);
             self.flows.len() - 1
         });
-        self.flows[at] = Some(flow);
+        let flow = self.flows[at].insert(flow);
+        self.timers.note(at, &mut flow.noted, flow.tcp.deadline());
         self.index.insert(key, at);
         *self.counts.entry((key.network, key.inside.ip())).or_default() += 1;
         at
     }
 
     fn remove<S: Sockets>(&mut self, at: usize, reset: bool, sockets: &mut S) {
-        let Some(flow) = self.flows[at].take() else { return };
+        let Some(mut flow) = self.flows[at].take() else { return };
+        self.timers.forget(at, &mut flow.noted);
+        flow.tcp.release(&mut self.budget);
         self.index.remove(&flow.key);
         self.watch.tell(|| flow.key.event(protocol::TCP, false));
         let inside = (flow.key.network, flow.key.inside.ip());
@@ -591,10 +601,9 @@ impl Proxy {
         let path = Path { from_mac: network.gateway_mac, to_mac: flow.mac, from: flow.key.outside, to: flow.key.inside };
         let mut frames = std::mem::take(&mut self.scratch);
         let mtu = mtu_of(&self.mtus, network, &flow.key);
-        let verdict = work(&mut flow.tcp, &mut Context { sockets, pool: &self.pool, path, mtu, now, out: &mut frames });
+        let verdict = work(&mut flow.tcp, &mut Context { sockets, pool: &self.pool, path, mtu, now, budget: &mut self.budget, out: &mut frames });
         flow.tx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
-        let deadline = flow.tcp.deadline();
-        self.next = Some(self.next.map_or(deadline, |next| next.min(deadline)));
+        self.timers.note(at, &mut flow.noted, flow.tcp.deadline());
         let network = flow.key.network;
         out.extend(frames.drain(..).map(|frame| (network, frame)));
         self.scratch = frames;
@@ -645,29 +654,24 @@ impl Proxy {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.next, self.datagrams.poll_timeout()].into_iter().flatten().min()
+        [self.timers.next(), self.datagrams.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Deadlines up to `now` are due.
     pub fn handle_timeout<S: Sockets>(&mut self, now: Instant, sockets: &mut S, out: &mut Output) {
         self.datagrams.expire(now, sockets, &mut self.owners, &mut self.watch);
-        if self.next.is_none_or(|next| next > now) {
-            return;
-        }
-        self.next = None;
-        for at in 0..self.flows.len() {
-            let Some(flow) = self.flows[at].as_ref() else { continue };
-            let deadline = flow.tcp.deadline();
-            if deadline <= now {
+        let mut due = Vec::new();
+        self.timers.take_due(now, &mut due);
+        for at in due {
+            let Some(flow) = self.flows[at].as_mut() else { continue };
+            flow.noted = None;
+            if flow.tcp.deadline() <= now {
                 self.with_flow(at, now, sockets, out, Tcp::timeout);
                 self.owe(at);
             } else {
-                self.next = Some(self.next.map_or(deadline, |next| next.min(deadline)));
+                self.timers.note(at, &mut flow.noted, flow.tcp.deadline());
             }
         }
-        // A flow whose deadline stays in the past must not keep the loop awake.
-        let soonest = now + TICK;
-        self.next = self.next.map(|next| next.max(soonest));
     }
 }
 

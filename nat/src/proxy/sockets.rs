@@ -55,17 +55,14 @@ pub trait Sockets {
     /// Bytes that the host would take now, about.
     fn tcp_room(&mut self, socket: SocketId) -> usize;
 
-    /// Copies what came in behind what was peeked at before; zero is the end of the stream. Nothing
-    /// is taken off.
+    /// Copies what came in, from `offset` bytes behind the first that was not taken off; zero is the end of the stream.
+    /// Nothing is taken off. Going on where the peek before ended is cheapest.
     ///
     /// # Errors
     /// Would-block when there is nothing more; any other error ends the connection.
-    fn tcp_peek(&mut self, socket: SocketId, into: &mut [u8]) -> io::Result<usize>;
+    fn tcp_peek(&mut self, socket: SocketId, offset: usize, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Peeking starts anew at the first byte that was not taken off.
-    fn tcp_rewind(&mut self, socket: SocketId);
-
-    /// Takes peeked bytes off.
+    /// Takes bytes off that were peeked at.
     fn tcp_discard(&mut self, socket: SocketId, count: usize);
 
     /// No more bytes will be sent.

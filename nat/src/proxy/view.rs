@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use packet::{NetworkId, checksum::protocol};
 
-use super::{Key, Proxy, Publish, Refusal, SocketId};
+use super::{Key, Proxy, ProxyStats, Publish, Refusal, SocketId};
 
 /// What a flow is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,6 +93,12 @@ impl Proxy {
         let mut all: Vec<_> = tcp.chain(datagrams).collect();
         all.sort_by_key(|flow| (flow.transport, flow.inside, flow.outside));
         all
+    }
+
+    /// What was not carried.
+    #[must_use]
+    pub const fn stats(&self) -> ProxyStats {
+        ProxyStats { ahead: self.budget.refused, ..self.stats }
     }
 
     /// Flows that networks opened towards the outside, by family (true is IPv4).

@@ -6,8 +6,8 @@ use packet::{BufferClass, Checksum, ETHERNET_LEN, Frame, Gso, Mac, Offload, Pool
 
 /// Hops that packets of ours may still make.
 const HOPS: u8 = 64;
-/// An IPv6 and a TCP header with 12 bytes of options, behind Ethernet: the most that comes before a payload.
-const HEADERS: usize = ETHERNET_LEN + 40 + 32;
+/// An IPv6 and a TCP header with all options it can have, behind Ethernet: the most that comes before a payload.
+const HEADERS: usize = ETHERNET_LEN + 40 + 60;
 
 /// From whom and to whom, on which link.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct TcpHeader<'a> {
     pub(crate) ack: u32,
     pub(crate) flags: u8,
     pub(crate) window: u16,
-    /// A multiple of four bytes, at most 12.
+    /// A multiple of four bytes, at most 40.
     pub(crate) options: &'a [u8],
     /// Payload bytes per segment; larger payloads become super-frames.
     pub(crate) mss: u16,

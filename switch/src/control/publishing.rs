@@ -418,6 +418,7 @@ impl Inner {
             ("uplink_full", stats.full),
             ("uplink_filtered", stats.filtered),
             ("uplink_internal", stats.internal),
+            ("uplink_ahead", stats.ahead),
             ("router_no_route", router.no_route),
             ("router_no_neighbour", router.no_neighbour),
             ("router_too_big", router.too_big),

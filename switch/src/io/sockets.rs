@@ -23,10 +23,8 @@ const SKIP: usize = 512 * 1024;
 #[derive(Debug)]
 enum Kind {
     Stream {
-        /// Bytes peeked at and not taken off.
-        peeked: usize,
-        /// The kernel keeps `peeked` itself.
-        offset: bool,
+        /// Where the kernel peeks next, bytes behind the first that was not taken off; it keeps count itself, if it can.
+        next_peek: Option<usize>,
     },
     Listener,
     Datagram {
@@ -124,8 +122,8 @@ impl HostSockets {
         // Should this process end, peers must not take what they have for the whole.
         socket.set_linger(Some(std::time::Duration::ZERO)).ok();
         sys::force_send_buffer(&socket, SEND_BUFFER);
-        let offset = sys::set_peek_offset(&socket, 0).is_ok();
-        self.add(socket, Kind::Stream { peeked: 0, offset })
+        let next_peek = sys::set_peek_offset(&socket, 0).is_ok().then_some(0);
+        self.add(socket, Kind::Stream { next_peek })
     }
 }
 
@@ -188,37 +186,29 @@ impl Sockets for HostSockets {
         self.entry(socket).map_or(0, |entry| sys::send_room(&entry.socket))
     }
 
-    fn tcp_peek(&mut self, socket: SocketId, into: &mut [u8]) -> io::Result<usize> {
-        if self.skipped.is_empty() && matches!(self.entry(socket)?.kind, Kind::Stream { offset: false, .. }) {
-            self.skipped.resize(SKIP, 0);
-        }
-        let mut scratch = std::mem::take(&mut self.skipped);
-        let entry = self.entry(socket)?;
-        let Kind::Stream { peeked, offset } = &mut entry.kind else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let result = if *offset { sys::peek(&entry.socket, &mut [], into) } else { sys::peek(&entry.socket, &mut scratch[..(*peeked).min(SKIP)], into) };
-        if let Ok(count) = result {
-            *peeked += count;
-        }
-        self.skipped = scratch;
-        result
-    }
-
-    fn tcp_rewind(&mut self, socket: SocketId) {
-        if let Ok(entry) = self.entry(socket)
-            && let Kind::Stream { peeked, offset } = &mut entry.kind
-        {
-            *peeked = 0;
-            if *offset {
-                sys::set_peek_offset(&entry.socket, 0).ok();
+    fn tcp_peek(&mut self, socket: SocketId, offset: usize, into: &mut [u8]) -> io::Result<usize> {
+        let entry = self.entries.get_mut(socket.0 as usize).and_then(Option::as_mut).ok_or(io::ErrorKind::NotConnected)?;
+        let Kind::Stream { next_peek } = &mut entry.kind else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let Some(next) = next_peek else {
+            if self.skipped.is_empty() {
+                self.skipped.resize(SKIP, 0);
             }
+            return sys::peek(&entry.socket, &mut self.skipped[..offset.min(SKIP)], into);
+        };
+        if *next != offset {
+            sys::set_peek_offset(&entry.socket, i32::try_from(offset).map_err(io::Error::other)?)?;
+            *next = offset;
         }
+        let count = sys::peek(&entry.socket, &mut [], into)?;
+        *next += count;
+        Ok(count)
     }
 
     fn tcp_discard(&mut self, socket: SocketId, count: usize) {
         if let Ok(entry) = self.entry(socket)
-            && let Kind::Stream { peeked, .. } = &mut entry.kind
+            && let Kind::Stream { next_peek } = &mut entry.kind
         {
-            *peeked = peeked.saturating_sub(count);
+            *next_peek = next_peek.map(|next| next.saturating_sub(count));
             sys::discard(&entry.socket, count);
         }
     }
