@@ -34,7 +34,7 @@ pub use fast::Hit;
 pub use lifetime::{Lifetimes, UNSOLICITED_SYN};
 pub use npt::Prefixes;
 pub use rule::{Forward, ForwardError, ForwardId, ForwardView, Inside, Translation};
-pub use traffic::Traffic;
+pub use traffic::{Traffic, TrafficView};
 pub use translate::{Nat, NatConfig, Refused, Rehearsed, Sent, Translated, Unwanted};
 pub use tuple::{Direction, End};
 pub use vip::{Vip, VipView};

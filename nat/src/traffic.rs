@@ -20,13 +20,26 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// By network, and whether it is IPv4.
+/// A rule of a network, with its counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrafficView {
+    /// The network.
+    pub network: NetworkId,
+    /// Of IPv4, else of IPv6.
+    pub is_ipv4: bool,
+    /// To an external address, and so back in (RFC 4787 section 6), else outside.
+    pub is_hairpin: bool,
+    /// Its counters.
+    pub traffic: Traffic,
+}
+
+/// By network, whether it is IPv4, and whether it comes back in.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TrafficByNetwork(BTreeMap<(NetworkId, bool), Traffic>);
+pub(crate) struct TrafficByNetwork(BTreeMap<(NetworkId, bool, bool), Traffic>);
 
 impl TrafficByNetwork {
     fn of(&mut self, connection: &Connection) -> &mut Traffic {
-        self.0.entry((connection.network, connection.inside.ip.is_ipv4())).or_default()
+        self.0.entry((connection.network, connection.inside.ip.is_ipv4(), connection.hairpin)).or_default()
     }
 
     pub(crate) fn began(&mut self, connection: &Connection) {
@@ -41,10 +54,10 @@ impl TrafficByNetwork {
     }
 
     pub(crate) fn forget(&mut self, network: NetworkId) {
-        self.0.retain(|(other, _), _| *other != network);
+        self.0.retain(|(other, ..), _| *other != network);
     }
 
-    pub(crate) fn into_rows(self) -> Vec<(NetworkId, bool, Traffic)> {
-        self.0.into_iter().map(|((network, is_ipv4), traffic)| (network, is_ipv4, traffic)).collect()
+    pub(crate) fn into_views(self) -> Vec<TrafficView> {
+        self.0.into_iter().map(|((network, is_ipv4, is_hairpin), traffic)| TrafficView { network, is_ipv4, is_hairpin, traffic }).collect()
     }
 }

@@ -153,7 +153,7 @@ fn masquerade_counts_as_a_rule_does() {
     let mut world = World::new(Behaviour::default());
     let external = world.udp_out("10.0.0.2:5000", "192.0.2.1:53").unwrap().source;
     world.udp_in("192.0.2.1:53", external).unwrap();
-    let counted = |world: &World| world.nat.traffic().iter().find(|(network, is_ipv4, _)| *network == A && *is_ipv4).map(|(_, _, traffic)| (traffic.connections, traffic.packets)).unwrap();
+    let counted = |world: &World| world.nat.traffic().iter().find(|view| view.network == A && view.is_ipv4 && !view.is_hairpin).map(|view| (view.traffic.connections, view.traffic.packets)).unwrap();
     assert_eq!(counted(&world), (1, 2));
     world.nat.remove_inside(A, end("10.0.0.2:1").ip());
     assert_eq!(counted(&world), (1, 2), "also when the connection has ended");

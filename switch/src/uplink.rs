@@ -11,7 +11,7 @@ use std::{
 use dataplane::{Link, Outbox, PacketUplink, Router, RouterStats, Switch};
 use mio::{Registry, event::Event};
 use nat::{
-    ConnectionView, FlowEvent, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops, Traffic,
+    ConnectionView, FlowEvent, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops, TrafficView,
     proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, Resolvers, SocketId, Transport},
 };
 use packet::{Frame, Instant, NetworkId, Pool};
@@ -68,9 +68,9 @@ pub(crate) struct UplinkState {
     pub(crate) stats: ProxyStats,
     pub(crate) connections: Vec<ConnectionView>,
     pub(crate) forwards: Vec<ForwardView>,
-    /// What networks did by translation, by family (true is IPv4).
-    pub(crate) traffic: Vec<(NetworkId, bool, Traffic)>,
-    /// Flows that networks opened by host sockets, likewise.
+    /// What networks did by translation.
+    pub(crate) traffic: Vec<TrafficView>,
+    /// Flows that networks opened by host sockets, by family (true is IPv4).
     pub(crate) opened: BTreeMap<(NetworkId, bool), u64>,
     pub(crate) router: RouterStats,
     pub(crate) translation: NatDrops,

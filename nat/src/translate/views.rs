@@ -6,7 +6,7 @@ use super::{Nat, NatDrops, Refused, Rehearsed, Translated};
 use crate::{
     conntrack::ConnectionView,
     rule::ForwardView,
-    traffic::Traffic,
+    traffic::TrafficView,
 };
 
 impl Nat {
@@ -40,12 +40,12 @@ impl Nat {
         views
     }
 
-    /// What each network did by masquerade or SNAT, by family (true is IPv4), connections that live included.
+    /// What each network did by masquerade or SNAT, connections that live included.
     #[must_use]
-    pub fn traffic(&self) -> Vec<(NetworkId, bool, Traffic)> {
+    pub fn traffic(&self) -> Vec<TrafficView> {
         let mut traffic = self.traffic.clone();
         self.conntrack.iter().filter(|connection| connection.forward.is_none()).for_each(|connection| traffic.add(connection));
-        traffic.into_rows()
+        traffic.into_views()
     }
 
     /// What was not translated, by reason.

@@ -396,7 +396,8 @@ pub struct NatRule {
     pub network: String,
     /// Its subnet.
     pub source: String,
-    /// In the words of iptables: MASQUERADE, SNAT, NETMAP (RFC 6296), or RETURN (not translated).
+    /// In the words of iptables: MASQUERADE, SNAT, NETMAP (RFC 6296), or RETURN (not translated); and HAIRPIN, for what
+    /// MASQUERADE or SNAT translate that comes back in at an external address.
     pub target: String,
     /// The addresses of SNAT, the prefix of NETMAP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

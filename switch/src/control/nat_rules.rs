@@ -1,16 +1,33 @@
 //! How networks leave, as rules with counters (SPEC P8).
 
+use nat::{Traffic, TrafficView};
 use weft_control::{NatPreset, Network, Pool, Result, api::NatRule};
 
 use super::runtime::Inner;
 use crate::uplink::UplinkState;
 
 impl Inner {
-    /// A rule for each subnet that may leave.
+    /// A rule for each subnet that may leave, and one for what of it comes back in at an external address.
     pub(crate) fn nat_rules(&self) -> Result<Vec<NatRule>> {
         let state = self.uplink_state()?;
         let leaving = self.model.networks.values().filter(|network| !network.internal);
-        Ok(leaving.flat_map(|network| network.pools.iter().map(|pool| self.nat_rule(network, pool, &state))).collect())
+        Ok(leaving.flat_map(|network| network.pools.iter().flat_map(|pool| {
+            let rule = self.nat_rule(network, pool, &state);
+            let hairpin = self.hairpin_rule(&rule, network, pool, &state);
+            [Some(rule), hairpin].into_iter().flatten()
+        })).collect())
+    }
+
+    /// Of connections that are translated packet by packet: sockets of the host do not know where theirs go.
+    fn hairpin_rule(&self, rule: &NatRule, network: &Network, pool: &Pool, state: &UplinkState) -> Option<NatRule> {
+        let traffic = rule.packets.map(|_| self.translated(network, pool, true, state))?;
+        Some(NatRule { target: "HAIRPIN".into(), hits: Some(traffic.connections), packets: Some(traffic.packets), bytes: Some(traffic.bytes), ..rule.clone() })
+    }
+
+    fn translated(&self, network: &Network, pool: &Pool, is_hairpin: bool, state: &UplinkState) -> Traffic {
+        let bridge = self.bridges.get(&network.id).copied();
+        let is_its = |view: &&TrafficView| Some(view.network) == bridge && view.is_ipv4 == pool.subnet.is_ipv4() && view.is_hairpin == is_hairpin;
+        state.traffic.iter().find(is_its).map(|view| view.traffic).unwrap_or_default()
     }
 
     fn nat_rule(&self, network: &Network, pool: &Pool, state: &UplinkState) -> NatRule {
@@ -28,7 +45,7 @@ impl Inner {
         let is_translated = matches!(target, "MASQUERADE" | "SNAT");
         let bridge = self.bridges.get(&network.id);
         let of = |id| Some(id) == bridge;
-        let traffic = state.traffic.iter().find(|(id, v4, _)| of(id) && *v4 == is_ipv4).map(|(_, _, traffic)| *traffic).unwrap_or_default();
+        let traffic = self.translated(network, pool, false, state);
         let opened = state.opened.iter().find(|((id, v4), _)| of(id) && *v4 == is_ipv4).map_or(0, |(_, count)| *count);
         // What sockets of the host do, and the default of packets.
         let preset = network.nat.filter(|_| by_packets).unwrap_or(NatPreset::PortRestricted);
