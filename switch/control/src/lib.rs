@@ -11,6 +11,7 @@ pub mod desired;
 pub mod docker;
 pub mod driver;
 pub mod edit;
+mod endpoint_options;
 mod error;
 mod index;
 mod ipam;

@@ -8,7 +8,8 @@ use super::{
     read::Node,
 };
 use crate::{
-    api::{EndpointCreate, VIP_OPTION, vips_of},
+    api::EndpointCreate,
+    endpoint_options,
     container::{Config, Container, HostConfig, Nothing, PortBinding, RestartPolicy},
     publish::{self, PublishRequest},
 };
@@ -245,30 +246,24 @@ fn endpoints(node: &Node<'_>) -> Result<Vec<EndpointCreate>> {
     let mut ranked = Vec::new();
     for (key, how) in node.map("networks")? {
         how.only(&["aliases", "ipv4_address", "ipv6_address", "mac_address", "gw_priority", "interface_name", "driver_opts", "link_local_ips", "priority"])?;
-        if !how.items("link_local_ips")?.is_empty() {
-            return Err(how.get("link_local_ips").wrong("not supported: leave it out, an interface makes its own"));
-        }
-        let mut ifname = how.text("interface_name")?;
-        let mut vips = Vec::new();
-        for (option, value) in how.pairs("driver_opts", &['='])? {
-            match option.as_str() {
-                "com.docker.network.endpoint.ifname" => ifname = ifname.or(value),
-                VIP_OPTION => vips.extend(value.iter().flat_map(|names| vips_of(names))),
-                _ => return Err(how.get("driver_opts").get(&option).wrong("not supported: there are com.docker.network.endpoint.ifname and weft.vip")),
-            }
-        }
         let rank: (i64, i64) = (how.parsed("gw_priority", "a number")?.unwrap_or(0), how.parsed("priority", "a number")?.unwrap_or(0));
-        let endpoint = EndpointCreate {
+        let mut endpoint = EndpointCreate {
             network: key,
             ip: how.parsed("ipv4_address", "an IPv4 address")?,
             ip6: how.parsed("ipv6_address", "an IPv6 address")?,
-            mac: how.text("mac_address")?,
-            ifname,
             aliases: how.texts("aliases")?,
-            vips,
             gw_priority: i32::try_from(rank.0).map_err(|_| how.get("gw_priority").wrong("want 32 bits"))?,
             ..EndpointCreate::default()
         };
+        for address in how.items("link_local_ips")? {
+            let text = address.scalar()?.unwrap_or_default();
+            endpoint.link_local.push(endpoint_options::link_local(&text).map_err(|error| address.wrong(&error.to_string()))?);
+        }
+        let options = how.pairs("driver_opts", &['='])?.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
+        endpoint_options::apply(&mut endpoint, options).map_err(|error| how.get("driver_opts").wrong(&error.to_string()))?;
+        // Keys of their own go before options.
+        endpoint.mac = how.text("mac_address")?.or(endpoint.mac);
+        endpoint.ifname = how.text("interface_name")?.or(endpoint.ifname);
         ranked.push((rank, endpoint));
     }
     ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));

@@ -1,19 +1,12 @@
 //! What was said of a container's membership in a network.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{bad, conflict, read, refuse_others};
-use crate::{
-    api::{EndpointCreate, VIP_OPTION, vips_of},
-    error::Result,
-    sysctl,
-};
+use crate::{api::EndpointCreate, endpoint_options, error::Result};
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -43,10 +36,6 @@ const FIELDS: &[&str] = &[
     "IPAMConfig", "Aliases", "Links", "MacAddress", "DriverOpts", "GwPriority", "NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "DNSNames",
 ];
 
-const IFNAME: &str = "com.docker.network.endpoint.ifname";
-const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
-const MAC: &str = "com.docker.network.endpoint.macaddress";
-
 /// An `EndpointConfig` as ours.
 ///
 /// # Errors
@@ -69,28 +58,9 @@ pub fn endpoint_request(network: &str, config: Value) -> Result<EndpointCreate> 
     if !config.ipam.v6.is_empty() {
         endpoint.ip6 = Some(config.ipam.v6.parse().map_err(|_| bad(format!("invalid IPv6 address: {}", config.ipam.v6)))?);
     }
-    for text in &config.ipam.link_local {
-        endpoint.link_local.push(text.parse().ok().filter(is_link_local).ok_or_else(|| bad(format!("invalid link-local IP address: {text}")))?);
-    }
-    for (key, value) in &config.driver_opts {
-        match key.as_str() {
-            IFNAME => endpoint.ifname = Some(value.clone()),
-            SYSCTLS => endpoint.sysctls = sysctl::parse(value)?,
-            MAC => endpoint.mac = Some(value.clone()),
-            VIP_OPTION => endpoint.vips = vips_of(value).collect(),
-            _ => return Err(bad(format!("endpoint option {key} is not supported: there are {IFNAME}, {SYSCTLS}, {MAC}, {VIP_OPTION}"))),
-        }
-    }
-    endpoint.options = config.driver_opts;
+    endpoint.link_local = config.ipam.link_local.iter().map(|text| endpoint_options::link_local(text)).collect::<Result<_>>()?;
+    endpoint_options::apply(&mut endpoint, config.driver_opts)?;
     Ok(endpoint)
-}
-
-/// 169.254.0.0/16 (RFC 3927) or fe80::/10.
-fn is_link_local(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local() && *ip != Ipv4Addr::new(169, 254, 255, 255),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
 
 /// The networks of a new container: its mode's, and others by name.
@@ -144,6 +114,7 @@ impl Leave {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint_options::{IFNAME, MAC, SYSCTLS};
 
     #[test]
     fn all_of_an_endpoint_is_taken_or_refused() {
