@@ -137,6 +137,9 @@ fn listeners() {
     let said = run(lab.host.command("docker").env("DOCKER_CONFIG", lab.dir()).args(words("-H tcp://127.0.0.1:2375 run --rm host echo over tcp"))).ok();
     assert_eq!(said, "over tcp\n");
     assert!(lab.log().contains("WHOEVER REACHES tcp://0.0.0.0:2375"), "{}", lab.log());
+    // A caller whose host is gone is missed.
+    let held = run(lab.host.command("bash").args(["-c", "exec 3<>/dev/tcp/127.0.0.1/2375 && sleep 0.3 && ss -Hton state established '( sport = :2375 )'"])).ok();
+    assert!(held.contains("timer:(keepalive"), "{held}");
     lab.stop_daemon();
     assert!(!state.exists() && !second.exists(), "the sockets are gone");
     // The same from the file.

@@ -21,7 +21,7 @@ use tokio::{sync::mpsc, task};
 use weft_control::{Code, ControlError, Result, api};
 
 use super::{
-    engine,
+    connections, engine,
     listen::Callers,
     runtime::{Inner, Runtime, target_name, unavailable},
 };
@@ -71,9 +71,7 @@ pub(crate) async fn serve(callers: Callers, runtime: Runtime) {
         .fallback(move |request| engine::serve(engine.clone(), request))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .with_state(runtime);
-    if let Err(error) = axum::serve(callers, app).await {
-        tracing::error!(%error, "the API has stopped");
-    }
+    connections::serve(callers, app).await;
 }
 
 struct Failure(ControlError);

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -121,6 +122,9 @@ impl TlsFiles {
     }
 }
 
+/// A caller whose host went away without a word is missed within two minutes.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+
 /// Open sockets. Those in the file system go with it.
 pub(crate) struct Doors {
     bound: Vec<Bound>,
@@ -186,6 +190,7 @@ impl Doors {
                     while let Some(stream) = patiently(listener.accept().await.map(|(stream, _)| stream), &sender).await {
                         let Some(stream) = stream else { continue };
                         stream.set_nodelay(true).ok();
+                        socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE).ok();
                         match &tls {
                             None => drop(sender.send(Box::new(stream) as Caller).await),
                             // A caller who is slow to say who he is holds up nobody.
@@ -266,7 +271,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-type Caller = Box<dyn Stream>;
+pub(super) type Caller = Box<dyn Stream>;
 
 /// Connections of all doors.
 pub(crate) struct Callers(mpsc::Receiver<Caller>);
@@ -277,19 +282,10 @@ impl fmt::Debug for Callers {
     }
 }
 
-impl axum::serve::Listener for Callers {
-    type Io = Caller;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (Caller, ()) {
-        match self.0.recv().await {
-            Some(caller) => (caller, ()),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
+impl Callers {
+    /// The next; none when nobody listens any more.
+    pub(super) async fn next(&mut self) -> Option<Caller> {
+        self.0.recv().await
     }
 }
 

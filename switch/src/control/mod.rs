@@ -2,6 +2,7 @@
 
 mod cluster;
 mod configuring;
+mod connections;
 mod editing;
 mod engine;
 mod http;
