@@ -1,12 +1,12 @@
 //! Commands in a sandbox. They belong to nobody but init and outlive the daemon.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
 };
 
 use nix::{
@@ -20,16 +20,6 @@ use crate::{
     netns::Netns,
     sys,
 };
-
-/// Where standard streams go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Streams {
-    /// Those of the caller.
-    #[default]
-    Inherit,
-    /// Input from nowhere, output appended to a file.
-    Log(PathBuf),
-}
 
 /// A file or directory of the host that the command sees in another place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +41,6 @@ pub struct CommandSpec {
     pub environment: Vec<(String, String)>,
     /// Host name, in a UTS namespace of its own.
     pub hostname: Option<String>,
-    /// Standard streams.
-    pub streams: Streams,
     /// In a session of its own, so that signals of the caller's terminal do not reach it.
     pub detached: bool,
     /// Files in this directory are bound over those of the same name in /etc, as `ip netns exec` does
@@ -109,11 +97,6 @@ fn spawn_on(netns: &Netns, host: Option<i32>, spec: &CommandSpec, streams: Optio
         command.env_clear();
     }
     command.args(arguments).envs(spec.environment.iter().map(|(key, value)| (key, value)));
-    if let Streams::Log(path) = &spec.streams {
-        let log = OpenOptions::new().create(true).append(true).open(path).context(|| format!("open log {}", path.display()))?;
-        let copy = log.try_clone().context(|| "duplicate the log".into())?;
-        command.stdin(Stdio::null()).stdout(log).stderr(copy);
-    }
     if let Some([input, output, errors]) = streams {
         command.stdin(input).stdout(output).stderr(errors);
     }

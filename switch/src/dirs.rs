@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Directories and socket of one daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct Dirs {
-    /// Socket, pins, logs: gone after a reboot.
+    /// Socket, pins: gone after a reboot.
     pub(crate) run: PathBuf,
     /// The state file.
     pub(crate) state: PathBuf,
@@ -49,11 +49,6 @@ impl Dirs {
         self.run.join("switch.netns")
     }
 
-    /// Output of detached commands.
-    pub(crate) fn log_of(&self, sandbox_id: &str) -> PathBuf {
-        self.run.join("logs").join(format!("{sandbox_id}.log"))
-    }
-
     /// Files that a sandbox finds in its /etc.
     pub(crate) fn etc_of(&self, sandbox_id: &str) -> PathBuf {
         self.etc().join(sandbox_id)
@@ -63,7 +58,7 @@ impl Dirs {
         self.run.join("etc")
     }
 
-    /// Output of containers, with streams and times. It stays as long as they do, over a reboot too.
+    /// Output of containers and detached commands, with streams and times. It stays as long as they do, over a reboot too.
     pub(crate) fn output_of(&self, sandbox_id: &str) -> PathBuf {
         self.state.join("logs").join(format!("{sandbox_id}.out"))
     }
@@ -80,7 +75,7 @@ impl Dirs {
     /// Makes them, for the owner only.
     pub(crate) fn create(&self) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        for directory in [self.run.clone(), self.state.clone(), self.pins(), self.etc(), self.run.join("logs"), self.state.join("logs")] {
+        for directory in [self.run.clone(), self.state.clone(), self.pins(), self.etc(), self.state.join("logs")] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         Ok(())

@@ -223,6 +223,18 @@ fn logs() {
     });
     assert!(kept_in(&docker) <= 1 << 20, "{}", kept_in(&docker));
     docker.run("rm -f on").ok();
+    // A detached command of `weft run` has the usual bound, either client's logs, and a log over a restart.
+    docker.0.weft_args(&["run", "-d", "--name", "native", "--", "sh", "-c", "yes \"$(printf %1000s x)\" | head -c 80000000; echo; echo oops >&2; while true; do date +%N; sleep 0.1; done"]).ok();
+    let tail = |docker: &Docker| docker.run("logs --tail 1 native").ok();
+    eventually("all is written", || docker.run("logs --tail 100 native").stderr.contains("oops"));
+    assert!(kept_in(&docker) <= 64 << 20 && kept_in(&docker) > 30 << 20, "{}", kept_in(&docker));
+    docker.0.kill_daemon();
+    docker.0.start_daemon();
+    let before = tail(&docker);
+    eventually("it goes on", || tail(&docker) != before);
+    assert!(docker.0.weft("logs native").ok().lines().count() > 20_000);
+    docker.0.weft("rm -f native").ok();
+    assert_eq!(kept_in(&docker), 0);
 }
 
 /// Bytes of all logs; FIFOs have none.

@@ -333,6 +333,12 @@ pub struct Endpoint {
     pub network: String,
     /// Name inside.
     pub ifname: String,
+    /// What its process writes is kept: weft started that.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.container.is_some() || !self.command.is_empty()
+    }
+
     /// What carries the frames.
     pub kind: EndpointKind,
     /// Ethernet address.

@@ -94,16 +94,11 @@ pub(super) fn rm(names: &[String], force: bool, place: &Place) -> End {
 pub(super) fn logs(name: &str, place: &Place) -> End {
     let sandbox = place.client.get(&format!("/v1/sandboxes/{}", escape(name)))?;
     let path = sandbox["log"].as_str().ok_or_else(|| invalid(name, format!("{name} runs no command of ours")))?;
-    if !sandbox["container"].is_null() {
-        return container_logs(path.as_ref()).map_err(|error| unavailable(format!("cannot read {path}: {error}")));
-    }
-    let mut file = std::fs::File::open(path).map_err(|error| unavailable(format!("cannot open {path}: {error}")))?;
-    std::io::copy(&mut file, &mut std::io::stdout()).map_err(unavailable)?;
-    Ok(0)
+    copy_log(path.as_ref()).map_err(|error| unavailable(format!("cannot read {path}: {error}")))
 }
 
-/// What a container of the docker command wrote, each stream to its own.
-fn container_logs(path: &std::path::Path) -> std::io::Result<u8> {
+/// What it wrote, each stream to its own.
+fn copy_log(path: &std::path::Path) -> std::io::Result<u8> {
     let mut log = LogReader::open(path)?;
     loop {
         let entries = log.read()?;

@@ -225,10 +225,9 @@ fn view(inner: &Inner, sandbox: &weft_control::Sandbox) -> Value {
         view["netns_path"] = json!(inner.dirs.pins().join(&sandbox.id));
         view["etc_path"] = json!(inner.dirs.etc_of(&sandbox.id));
     }
-    if sandbox.container.is_some() {
+    // A process that was started by another has streams of its own.
+    if sandbox.is_logged() {
         view["log"] = json!(inner.dirs.output_of(&sandbox.id));
-    } else if sandbox.is_ours() {
-        view["log"] = json!(inner.dirs.log_of(&sandbox.id));
     }
     for endpoint in view["endpoints"].as_array_mut().into_iter().flatten() {
         let name = endpoint["network"].as_str().and_then(|id| inner.model.networks.get(id)).map(|network| network.name.clone());

@@ -5,7 +5,7 @@ use netns_setup::{
     attach::{self, Kind},
     process,
 };
-use weft_control::{EndpointKind, Process, Result, Sandbox, api::NetworkCreate};
+use weft_control::{EndpointKind, Process, Result, Sandbox, api::NetworkCreate, container::LOG_BOUND};
 
 use super::{
     engine::{UNKNOWN, log_bound},
@@ -44,8 +44,8 @@ impl Inner {
                 continue;
             }
             if is_alive {
-                if let Some(container) = &sandbox.container
-                    && let Err(error) = self.console(&sandbox.id).reopen(log_bound(container))
+                if sandbox.is_logged()
+                    && let Err(error) = self.console(&sandbox.id).reopen(sandbox.container.as_ref().map_or(LOG_BOUND, log_bound))
                 {
                     tracing::warn!(container = sandbox.name, %error, "its output is not logged");
                 }

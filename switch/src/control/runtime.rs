@@ -14,7 +14,7 @@ use std::{
 use dataplane::{BridgeConfig, Command, L2Mode, Reply, VipConfig};
 use netns_setup::{
     NamespaceDir, Netns, Space,
-    process::{self, CommandSpec, Streams},
+    process::{self, CommandSpec},
 };
 use packet::{NetworkId, PortId};
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ use tokio::sync::{broadcast, mpsc};
 use weft_control::{
     Code, Container, ControlError, Defaults, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
+    container::LOG_BOUND,
     port_name,
     uplink::UplinkSpec,
 };
@@ -374,17 +375,16 @@ impl Inner {
     fn start_command(&mut self, id: &str) -> Result<(Sandbox, Process)> {
         let sandbox = self.model.sandbox(id)?.clone();
         let netns = self.open_sandbox(&sandbox)?.ok_or_else(|| unavailable("a device has no namespace to run a command in"))?;
-        let log = self.dirs.log_of(&sandbox.id);
+        let streams = self.console(&sandbox.id).open(false, false, LOG_BOUND).map_err(unavailable)?;
         let spec = CommandSpec {
             command: sandbox.command.clone(),
             environment: sandbox.env.clone().into_iter().collect(),
             hostname: sandbox.hostname.clone(),
-            streams: Streams::Log(log),
             detached: true,
             etc: Some(self.dirs.etc_of(&sandbox.id)).filter(|_| sandbox.is_ours()),
             ..CommandSpec::default()
         };
-        let mut child = process::spawn(&netns, &spec).map_err(unavailable)?;
+        let mut child = process::spawn_with(&netns, &spec, streams).map_err(unavailable)?;
         let pid = i32::try_from(child.id()).map_err(unavailable)?;
         let noted = self.note_process(id, pid);
         if noted.is_err() {
@@ -481,15 +481,10 @@ impl Inner {
             self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());
         }
         self.unpin(&sandbox.id);
-        drop(std::fs::remove_file(self.dirs.log_of(&sandbox.id)));
         self.resolving.remove_files(&self.dirs, &sandbox.id);
-        if sandbox.container.is_some() {
-            // Also of one that nobody has asked for since the daemon started.
-            drop(self.console(&sandbox.id));
-            self.consoles.remove(&sandbox.id);
-        } else {
-            self.consoles.forget(&sandbox.id);
-        }
+        // Also of one that nobody has asked for since the daemon started.
+        drop(self.console(&sandbox.id));
+        self.consoles.remove(&sandbox.id);
         self.event("sandbox destroy", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
         Ok(sandbox)
     }

@@ -23,7 +23,7 @@ use super::{
     inspect::shown,
     lifecycle::{Started, binds_of, root_of},
     locked,
-    stream::{View, header, hijack},
+    stream::{View, hijack},
     types::{Failure, Result, bad, broken, conflict, not_found, time_ns},
 };
 use crate::{
@@ -380,25 +380,13 @@ pub(super) async fn logs(State(runtime): State<Runtime>, Path(reference): Path<S
     }
     let reader = locked(runtime, move |inner| {
         let sandbox = find(inner, &reference)?;
-        let Some(container) = &sandbox.container else {
-            // A sandbox of `weft run -d`: its log is as it was written.
-            let text = std::fs::read(inner.dirs.log_of(&sandbox.id)).unwrap_or_default();
-            let framed: Vec<u8> = text.chunks(1 << 20).flat_map(|piece| header(1, piece.len()).into_iter().chain(piece.iter().copied())).collect();
-            return Ok(Err(framed));
-        };
-        let view = View { raw: container.config.tty, follow: view.follow && !sandbox.is_at_rest(), ..view };
-        inner.console(&sandbox.id).reader(view).map(Ok).map_err(broken)
+        let view = View { raw: sandbox.container.as_ref().is_some_and(|container| container.config.tty), follow: view.follow && sandbox.process.is_some(), ..view };
+        inner.console(&sandbox.id).reader(view).map_err(broken)
     })
     .await?;
-    let body = match reader {
-        Err(text) => Body::from(text),
-        Ok(reader) => {
-            let (sender, receiver) = mpsc::channel(8);
-            task::spawn(reader.copy(sender));
-            Body::new(Stream(receiver))
-        }
-    };
-    Ok(([("content-type", "application/vnd.docker.multiplexed-stream")], body).into_response())
+    let (sender, receiver) = mpsc::channel(8);
+    task::spawn(reader.copy(sender));
+    Ok(([("content-type", "application/vnd.docker.multiplexed-stream")], Body::new(Stream(receiver))).into_response())
 }
 
 pub(super) async fn attach(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Reading>, request: Request) -> Result<Response> {

@@ -265,7 +265,7 @@ fn view(inner: &Inner, sandbox: &Sandbox, published: &[PublishInfo]) -> Value {
     for (key, value) in [("Links", json!(Some(links).filter(|links| !links.is_empty()))), ("Binds", json!(Some(&container.host.binds).filter(|binds| !binds.is_empty()))), ("Privileged", json!(false)), ("IpcMode", json!("host")), ("PidMode", json!("host"))] {
         host[key] = value;
     }
-    let log = if sandbox.container.is_some() { inner.dirs.output_of(&sandbox.id) } else { inner.dirs.log_of(&sandbox.id) };
+    let log = inner.dirs.output_of(&sandbox.id);
     json!({
         "Id": sandbox.id,
         "Created": rfc3339(sandbox.created_ns),

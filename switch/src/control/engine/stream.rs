@@ -62,7 +62,7 @@ pub(crate) struct Progress {
     pub(crate) removed: bool,
 }
 
-/// The streams of one container.
+/// The streams of one container, or of a detached command.
 pub(crate) struct Console {
     log: PathBuf,
     state: Mutex<Streams>,
@@ -104,14 +104,6 @@ impl Consoles {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Arc::new(Console { log: log.to_owned(), state: Mutex::default(), progress: watch::Sender::default() });
         all.entry(id.to_owned()).or_insert_with(fresh).clone()
-    }
-
-    /// A sandbox of `weft run` is gone.
-    pub(crate) fn forget(&self, id: &str) {
-        let gone = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        if let Some(console) = gone {
-            console.progress.send_modify(|progress| progress.removed = true);
-        }
     }
 
     /// The container is gone: whoever waits for it is told.
