@@ -123,7 +123,20 @@ async fn info(State(runtime): State<Runtime>) -> Answer<api::Info> {
 }
 
 async fn networks(State(runtime): State<Runtime>) -> Answer<Value> {
-    change(runtime, |inner| Ok(json!(inner.model.networks.values().collect::<Vec<_>>()))).await
+    change(runtime, |inner| {
+        let networks = inner.model.networks.values().map(|network| json!(network));
+        Ok(networks.chain(inner.model.configs.values().map(config_view)).collect())
+    })
+    .await
+}
+
+/// A configuration of networks, among them: what they take over, with a driver of nothing, as Docker shows it.
+fn config_view(config: &weft_control::ConfigNetwork) -> Value {
+    let mut view = json!(config.request);
+    for (key, value) in [("id", json!(config.id)), ("driver", json!("null")), ("config_only", json!(true)), ("created_ns", json!(config.created_ns))] {
+        view[key] = value;
+    }
+    view
 }
 
 /// `?dry-run=true`: says what would be made, and makes nothing.
@@ -145,7 +158,10 @@ async fn prune_networks(State(runtime): State<Runtime>) -> Answer<Value> {
 
 async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {
     change(runtime, move |inner| {
-        let network = inner.model.network(&reference)?;
+        let network = match (inner.model.network(&reference), inner.model.config(&reference)) {
+            (Err(_), Some(config)) => return Ok(config_view(config)),
+            (network, _) => network?,
+        };
         let mut view = json!(network);
         view["endpoints"] = inner
             .model
@@ -169,7 +185,11 @@ async fn configure(State(runtime): State<Runtime>, Query(dry): Query<DryRun>, re
 }
 
 async fn remove_network(State(runtime): State<Runtime>, Path(reference): Path<String>) -> Answer<Value> {
-    change(runtime, move |inner| inner.remove_network(&reference).map(|network| json!(network))).await
+    change(runtime, move |inner| match inner.remove_config(&reference)? {
+        Some(config) => Ok(config_view(&config)),
+        None => inner.remove_network(&reference).map(|network| json!(network)),
+    })
+    .await
 }
 
 #[derive(Deserialize)]

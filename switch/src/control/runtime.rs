@@ -20,7 +20,7 @@ use packet::{NetworkId, PortId};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use weft_control::{
-    Code, Container, ControlError, Defaults, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
+    Code, ConfigNetwork, Container, ControlError, Defaults, EndpointKind, L2, Model, NetnsTarget, Network, Process, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     container::LOG_BOUND,
     port_name,
@@ -332,6 +332,17 @@ impl Inner {
         }
         self.bring_up(model, &id, &request.endpoints, &request.publish)?;
         let sandbox = self.model.sandbox(&id)?.clone();
+    /// Removes a configuration of networks; nothing if a network, or nobody, is called so.
+    pub(crate) fn remove_config(&mut self, reference: &str) -> Result<Option<ConfigNetwork>> {
+        if self.model.network(reference).is_ok() || self.model.config(reference).is_none() {
+            return Ok(None);
+        }
+        let mut model = self.model.clone();
+        let config = model.remove_config(reference)?;
+        self.commit(model)?;
+        Ok(Some(config))
+    }
+
         self.event("sandbox create", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
         Ok(sandbox)
     }

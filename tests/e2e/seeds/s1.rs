@@ -113,8 +113,11 @@ fn options(walk: &Walk) {
     walk.run("docker run --rm --network inner host ping -c 1 -W 2 in1").ok();
     assert!(!walk.run("docker exec in1 ip route").ok().contains("default"));
     walk.run("docker exec in1 ping -c 1 -W 1 192.168.88.10").fails();
-    // --config-only, --config-from (O7)
+    // --config-only, --config-from (O7), shown by either client
     walk.run("docker network create --config-only --subnet 10.44.0.0/24 -o com.docker.network.driver.mtu=1400 base").ok();
+    for listed in [walk.run("docker network ls").ok(), walk.weft("network ls").ok()] {
+        assert!(listed.lines().any(|line| line.split_whitespace().skip(1).eq(["base", "null", "local"])), "{listed}");
+    }
     assert_eq!(field("base", "{{.ConfigOnly}} {{(index .IPAM.Config 0).Subnet}}"), "true 10.44.0.0/24");
     assert!(walk.run("docker run --rm --network base host true").fails().contains("configuration-only network base"));
     assert!(walk.run("docker network connect base in1").fails().contains("configuration-only network base"));

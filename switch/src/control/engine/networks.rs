@@ -263,10 +263,7 @@ pub(super) async fn remove(State(runtime): State<Runtime>, Path(reference): Path
         if predefined(&reference).is_some() && inner.model.network(&reference).is_err() {
             return Err(forbidden(format!("{reference} is a pre-defined network and cannot be removed")));
         }
-        if inner.model.network(&reference).is_err() && inner.model.config(&reference).is_some() {
-            let mut model = inner.model.clone();
-            model.remove_config(&reference).map_err(|error| forbidden(error.to_string()))?;
-            inner.commit(model)?;
+        if inner.remove_config(&reference).map_err(|error| if error.code == Code::InUse { forbidden(error.to_string()) } else { error.into() })?.is_some() {
             return Ok(StatusCode::NO_CONTENT);
         }
         let network = find(inner, &reference)?;
