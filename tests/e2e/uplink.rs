@@ -140,7 +140,7 @@ fn published() {
     assert!(rules.lines().any(|line| line.starts_with('2') && line.contains("0.0.0.0")), "two connections were counted:\n{rules}");
 }
 
-/// nginx as its users run it; its own log says who came.
+/// X4: nginx as its users run it; its own log says who came.
 fn nginx() {
     let by_packets = {
         let mut lab = Lab::without_daemon();

@@ -1,5 +1,6 @@
 //! S2: port mapping, none and host, an application of two containers. Its chapters on clusters are in `vxlan.rs` and
-//! beyond. SPEC rows: P1, P2, P3, C5, C6, D1, D2, D5, P15.
+//! beyond. SPEC rows: P1, P2, P3, C5, C6, D1, D2, D5, P15, X4
+//! (nginx, redis-server and a Python application as they are, in sandboxes).
 
 use super::{PAGE, Walk};
 use weft_tests::run::eventually;
