@@ -41,6 +41,8 @@ pub struct EndpointSpec {
     pub addresses: Vec<IpNetwork>,
     /// Default gateways, one per family.
     pub gateways: Vec<IpAddr>,
+    /// Hosts on the link whose addresses are in no subnet of it.
+    pub neighbours: Vec<IpAddr>,
     /// The device outlives our descriptor.
     pub persistent: bool,
     /// Name in the switch's namespace: of a veth's other end; of a TAP before it is moved.
@@ -112,7 +114,12 @@ fn configure(spec: &EndpointSpec) -> Result<()> {
     for &address in &spec.addresses {
         links.add_address(name, address)?;
     }
-    add_gateways(&mut links, name, &spec.gateways)
+    add_routes(&mut links, name, &spec.neighbours, &spec.gateways)
+}
+
+fn add_routes(links: &mut Links, name: &str, neighbours: &[IpAddr], gateways: &[IpAddr]) -> Result<()> {
+    neighbours.iter().try_for_each(|host| links.add_neighbour_route(name, *host))?;
+    add_gateways(links, name, gateways)
 }
 
 fn add_gateways(links: &mut Links, name: &str, gateways: &[IpAddr]) -> Result<()> {
@@ -190,7 +197,7 @@ pub fn delete(target: &Netns, ifname: &str) -> Result<()> {
 ///
 /// # Errors
 /// When the name is taken there; the device is then where it was.
-pub fn move_endpoint(from: &Netns, to: &Netns, ifname: &str, new_name: &str, gateways: &[IpAddr]) -> Result<()> {
+pub fn move_endpoint(from: &Netns, to: &Netns, ifname: &str, new_name: &str, neighbours: &[IpAddr], gateways: &[IpAddr]) -> Result<()> {
     // Moving takes addresses away, so they are read before.
     let addresses: Vec<IpNetwork> = from.run(|| Links::open()?.list())?.into_iter().find(|link| link.name == ifname).map_or_else(Vec::new, |link| {
         link.addresses.into_iter().filter(|address| !matches!(address.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
@@ -202,6 +209,6 @@ pub fn move_endpoint(from: &Netns, to: &Netns, ifname: &str, new_name: &str, gat
         for &address in &addresses {
             links.add_address(new_name, address)?;
         }
-        add_gateways(&mut links, new_name, gateways)
+        add_routes(&mut links, new_name, neighbours, gateways)
     })
 }

@@ -246,21 +246,38 @@ impl Links {
     /// # Errors
     /// When the gateway is not reachable or the kernel refuses.
     pub fn add_route(&mut self, name: &str, destination: IpNetwork, gateway: IpAddr) -> Result<()> {
+        let message = self.route_message(name, destination, RouteScope::Universe, RouteAttribute::Gateway(gateway.into()))?;
+        self.put_route(message, || format!("add route {destination} via {gateway} on {name}"))
+    }
+
+    /// Says that a host is on the link. Each interface may have a way of its own to the same one; the first made goes first.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn add_neighbour_route(&mut self, name: &str, host: IpAddr) -> Result<()> {
+        let metric = RouteAttribute::Priority(self.index_of(name)?);
+        let message = self.route_message(name, host.into(), RouteScope::Link, metric)?;
+        self.put_route(message, || format!("add route {host} on {name}"))
+    }
+
+    fn route_message(&mut self, name: &str, destination: IpNetwork, scope: RouteScope, attribute: RouteAttribute) -> Result<RouteMessage> {
         let mut message = RouteMessage::default();
-        message.header.address_family = family(gateway);
+        message.header.address_family = family(destination.ip());
         message.header.destination_prefix_length = destination.prefix();
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Boot;
-        message.header.scope = RouteScope::Universe;
+        message.header.scope = scope;
         message.header.kind = RouteType::Unicast;
         if destination.prefix() > 0 {
             message.attributes.push(RouteAttribute::Destination(destination.network().into()));
         }
-        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        message.attributes.push(attribute);
         message.attributes.push(RouteAttribute::Oif(self.index_of(name)?));
-        self.route
-            .request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
-            .context(|| format!("add route {destination} via {gateway} on {name}"))
+        Ok(message)
+    }
+
+    fn put_route(&mut self, message: RouteMessage, what: impl FnOnce() -> String) -> Result<()> {
+        self.route.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE).context(what)
     }
 
     /// All links with their addresses, by index.

@@ -38,6 +38,7 @@ fn spec(kind: Kind) -> EndpointSpec {
         mtu: 1400,
         gso_most: None,
         addresses: vec!["10.1.2.3/24".parse().expect("valid"), "fd01::3/64".parse().expect("valid")],
+        neighbours: Vec::new(),
         gateways: vec!["10.1.2.1".parse().expect("valid")],
         persistent: true,
         peer_name: "peer0".into(),

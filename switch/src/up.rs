@@ -246,7 +246,7 @@ fn reach_outside(model: &weft_control::Model, runtime: &Runtime, failures: &mut 
     });
     let is_inside = |ip: IpAddr| model.networks.values().flat_map(|network| &network.pools).any(|pool| pool.subnet.contains(ip));
     let Some(own) = own.map(IpAddr::from).filter(|ip| !is_inside(*ip)) else { return "the outside not tried (the host has no address but loopback)".into() };
-    let Some(sandbox) = model.sandboxes.values().find(|sandbox| !sandbox.endpoints.is_empty()) else { return "nobody to go outside".into() };
+    let Some(sandbox) = model.sandboxes.values().find(|sandbox| model.publishing_endpoint(sandbox).is_some()) else { return "nobody to go outside".into() };
     let result = TcpListener::bind((own, 0)).map_err(|error| error.to_string()).and_then(|listener| {
         let at = listener.local_addr().map_err(|error| error.to_string())?;
         let server = std::thread::spawn(move || {

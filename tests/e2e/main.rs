@@ -14,6 +14,7 @@ mod docker;
 mod docker_abuse;
 mod docker_options;
 mod hostile;
+mod lan;
 mod load;
 mod loss;
 mod model;
@@ -49,6 +50,7 @@ fn main() {
         docker_abuse::tests(),
         docker_options::tests(),
         hostile::tests(),
+        lan::tests(),
         load::tests(),
         loss::tests(),
         model::tests(),

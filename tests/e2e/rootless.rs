@@ -108,6 +108,9 @@ fn daemon_restart() {
     };
     let mut daemon = start();
     user.run(&["network", "create", "lab", "--subnet", "10.9.0.0/24"]).ok();
+    // O3: the host's devices are not an ordinary user's to open.
+    let said = user.run(&["network", "create", "-d", "lan", "-o", "parent=eth0", "lan1"]).fails();
+    assert!(said.contains("a rootless daemon cannot open the host's devices") && said.contains("CAP_NET_RAW"), "{said}");
     user.run(&["run", "-d", "--name", "a", "--net", "lab:ip=10.9.0.11", "--", "sleep", "1000"]).ok();
     user.run(&["run", "-d", "--name", "b", "--net", "lab:ip=10.9.0.12", "--", "sleep", "1000"]).ok();
     user.run(&["exec", "a", "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.9.0.12"]).ok();

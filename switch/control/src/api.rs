@@ -14,7 +14,7 @@ use crate::model::{EndpointKind, L2, NatPreset, NetnsTarget, Storm, Vlan};
 pub struct NetworkCreate {
     /// Unique name.
     pub name: String,
-    /// `bridge` (the default) or `overlay`.
+    /// `bridge` (the default), `overlay` or `lan` (also by Docker's names, `macvlan` and `ipvlan`).
     #[serde(default)]
     pub driver: Option<String>,
     /// Address pools; the next free private one when empty.
@@ -119,6 +119,9 @@ pub struct NetworkCreate {
     /// Of an encrypted overlay: an absolute path on each node, where the daemon reads the keys (see `weft vxlan rekey --help`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
+    /// Of a lan: the device of the host that is its port there, or `DEVICE.VLAN`; an isolated network without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// Free text by key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::NetworkCreate,
-    driver::DriverOptions,
+    driver::{self, DriverOptions},
     error::{Code, ControlError, Result},
     ipam,
 };
@@ -47,9 +47,7 @@ impl Defaults {
             }
         }
         for (driver, options) in &self.options {
-            if !matches!(driver.as_str(), "bridge" | crate::overlay::DRIVER) {
-                return Err(ControlError::new(Code::Invalid, driver, format!("default-network-opts: there is no driver {driver:?}")).hint("the drivers `bridge` and `overlay` are there"));
-            }
+            driver::check_name(driver).map_err(|error| ControlError { code: Code::Invalid, message: format!("default-network-opts: {}", error.message), ..error })?;
             DriverOptions::parse(options).map_err(|error| ControlError { message: format!("default-network-opts: {driver}: {}", error.message), ..error })?;
         }
         Ok(())

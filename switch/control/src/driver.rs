@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use crate::{
     api::NetworkCreate,
     error::{Code, ControlError, Result},
+    lan,
     model::Network,
+    overlay,
 };
 
 const MTU: &str = "com.docker.network.driver.mtu";
@@ -51,6 +53,8 @@ pub struct DriverOptions {
     pub encrypted: bool,
     /// Of an encrypted overlay: a file with its keys.
     pub key_file: Option<String>,
+    /// Of a lan: the device of the host, or `DEVICE.VLAN`.
+    pub parent: Option<String>,
 }
 
 impl DriverOptions {
@@ -77,10 +81,12 @@ impl DriverOptions {
                 // Docker's has no value.
                 "encrypted" => options.encrypted = value.is_empty() || value.parse().map_err(|_| bad("true or false"))?,
                 KEY_FILE => options.key_file = Some(value.clone()),
+                lan::PARENT => options.parent = Some(value.clone()).filter(|parent| !parent.is_empty()),
+                lan::MACVLAN_MODE | lan::IPVLAN_MODE | lan::IPVLAN_FLAG => lan::check_mode(key, value)?,
                 "group" => options.group = Some(value.parse().map_err(|_| bad("an address"))?),
                 _ => {
                     return Err(ControlError::new(Code::Invalid, key, format!("option {key} is not supported"))
-                        .hint(format!("there are {MTU}, {ICC}, {MASQUERADE}, {BINDING}, {IFNAME}, {NAMES}; for overlays {VNI}, learning, strict, port, ttl, group, encrypted, {KEY_FILE}; see also --mtu, --l2, --internal, --ageing of `weft network create`")));
+                        .hint(format!("there are {MTU}, {ICC}, {MASQUERADE}, {BINDING}, {IFNAME}, {NAMES}; for overlays {VNI}, learning, strict, port, ttl, group, encrypted, {KEY_FILE}; for lans {}, {}, {}, {}; see also --mtu, --l2, --internal, --ageing of `weft network create`", lan::PARENT, lan::MACVLAN_MODE, lan::IPVLAN_MODE, lan::IPVLAN_FLAG)));
                 }
             }
         }
@@ -103,7 +109,17 @@ impl DriverOptions {
         request.group = request.group.or(self.group);
         request.encrypted |= self.encrypted;
         request.key_file = request.key_file.take().or(self.key_file);
+        request.parent = request.parent.take().or(self.parent);
     }
+}
+
+/// # Errors
+/// When there is no driver of that name.
+pub(crate) fn check_name(driver: &str) -> Result<()> {
+    if driver == "bridge" || driver == overlay::DRIVER || lan::DRIVERS.contains(&driver) {
+        return Ok(());
+    }
+    Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint(format!("the drivers `bridge`, `overlay` and `{}` are there", lan::DRIVERS.join("` (`"))))
 }
 
 /// Makes the options that a network was given show what it is now.
@@ -115,6 +131,7 @@ pub(crate) fn refresh(network: &mut Network) {
         (BINDING, network.host_binding.map(|ip| ip.to_string())),
         (NAMES, Some(network.names.to_string())),
         (IFNAME, network.ifname_prefix.clone()),
+        (lan::PARENT, network.lan.as_ref().and_then(|lan| lan.parent.clone())),
     ];
     for (key, value) in now {
         match (network.options.get_mut(key), value) {

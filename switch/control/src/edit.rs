@@ -139,6 +139,7 @@ impl Network {
             group: overlay.and_then(|overlay| overlay.group),
             encrypted: overlay.is_some_and(|overlay| overlay.encrypted),
             key_file: overlay.and_then(|overlay| overlay.key_file.clone()),
+            parent: self.lan.as_ref().and_then(|lan| lan.parent.clone()),
             labels: self.labels.clone(),
             options: self.options.clone(),
             attachable: self.attachable,

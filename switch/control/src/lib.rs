@@ -15,6 +15,7 @@ mod endpoint_options;
 mod error;
 mod index;
 mod ipam;
+pub mod lan;
 mod membership;
 mod model;
 pub mod names;

@@ -17,13 +17,15 @@ use crate::{
     publish::{self, Protocol, Published},
     container::{Container, Phase},
     defaults::Defaults,
+    driver,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
     error::{Code, ControlError, Result},
     index::Index,
     cluster::{Elsewhere, RemoteEndpoint, WAY_OUT},
     ipam,
+    lan::{self, Lan},
     names::{Link, NameOptions, options::check_host},
-    overlay::{self, Overlay},
+    overlay::Overlay,
 };
 
 /// Smallest MTU: RFC 791's 68 bytes.
@@ -165,7 +167,7 @@ pub struct Network {
     pub id: String,
     /// Unique name.
     pub name: String,
-    /// `bridge` or `overlay`.
+    /// `bridge`, `overlay`, or a name of the lan driver.
     pub driver: String,
     /// How it forwards.
     pub l2: L2,
@@ -226,6 +228,9 @@ pub struct Network {
     /// How it spans nodes, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Overlay>,
+    /// How it is part of a LAN, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan: Option<Lan>,
     /// Driver options as they were given.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
@@ -248,6 +253,23 @@ impl Network {
     #[must_use]
     pub fn is_global(&self) -> bool {
         self.overlay.as_ref().is_some_and(|overlay| overlay.global)
+    }
+
+    /// Whether weft is its router: to the outside, and in from published ports.
+    #[must_use]
+    pub fn has_router(&self) -> bool {
+        !self.internal && self.l2 == L2::Bridge && !self.pools.is_empty() && self.lan.is_none()
+    }
+
+    /// Where its sandboxes ask for names: at its gateway, or on a LAN, whose gateway is another's, at an address
+    /// that is nobody else's.
+    #[must_use]
+    pub fn resolvers(&self) -> Vec<IpAddr> {
+        match &self.lan {
+            _ if self.l2 != L2::Bridge => Vec::new(),
+            Some(_) => lan::resolver(&self.pools).into_iter().collect(),
+            None => self.pools.iter().map(|pool| pool.gateway).collect(),
+        }
     }
 
     /// First and last address that DHCP may hand out.
@@ -311,6 +333,12 @@ impl Sandbox {
         self.netns == NetnsTarget::New
     }
 
+    /// What its process writes is kept: weft started that.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.container.is_some() || !self.command.is_empty()
+    }
+
     /// Its name was chosen; others are called after what they are on this machine.
     #[must_use]
     pub fn has_name(&self) -> bool {
@@ -333,12 +361,6 @@ pub struct Endpoint {
     pub network: String,
     /// Name inside.
     pub ifname: String,
-    /// What its process writes is kept: weft started that.
-    #[must_use]
-    pub fn is_logged(&self) -> bool {
-        self.container.is_some() || !self.command.is_empty()
-    }
-
     /// What carries the frames.
     pub kind: EndpointKind,
     /// Ethernet address.
@@ -467,12 +489,11 @@ impl Model {
         let configured = self.configured(request)?;
         let request = &self.defaults.fill(configured.as_ref().unwrap_or(request))?;
         let driver = request.driver.as_deref().unwrap_or("bridge");
-        if driver != "bridge" && driver != overlay::DRIVER {
-            return Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint("the drivers `bridge` and `overlay` are there"));
-        }
+        driver::check_name(driver)?;
         NameOptions { dns: request.dns.clone(), ..NameOptions::default() }.check()?;
         self.check_dns(&request.dns)?;
         let overlay = self.overlay_of(request)?;
+        let lan = self.lan_of(request)?;
         let mtu = check_mtu(request.mtu.or_else(|| overlay.as_ref().map(Overlay::mtu)).unwrap_or(MTU_DEFAULT))?;
         if let Some(most) = overlay.as_ref().map(|overlay| vxlan::mtu_most(overlay.encrypted)).filter(|most| mtu > u32::from(*most)) {
             return Err(invalid(mtu.to_string(), format!("MTU {mtu} is more than a datagram between nodes holds ({most})")));
@@ -518,14 +539,14 @@ impl Model {
             driver: driver.into(),
             l2: request.l2,
             mtu,
-            internal: request.internal,
+            internal: request.internal || lan.as_ref().is_some_and(|lan| lan.parent.is_none()),
             ageing_s: request.ageing_s.unwrap_or(AGEING_DEFAULT_S),
             pools,
             aux_addresses: request.aux_addresses.clone(),
             own_addresses: request.own_addresses.clone(),
             vips: BTreeMap::new(),
             labels: request.labels.clone(),
-            masquerade: request.masquerade.unwrap_or(true),
+            masquerade: request.masquerade.unwrap_or(lan.is_none()),
             nat: request.nat,
             nat_source: request.nat_source.clone(),
             nat_prefix: request.nat_prefix,
@@ -538,6 +559,7 @@ impl Model {
             names: request.names.unwrap_or(true),
             dns: request.dns.clone(),
             overlay,
+            lan,
             options: request.options.clone(),
             attachable: request.attachable,
             ingress: self.check_ingress(request)?,
@@ -639,8 +661,8 @@ impl Model {
         let mut ids = Vec::new();
         for name in networks {
             let network = self.network(name)?;
-            if open && (network.internal || network.l2 != L2::Bridge || network.pools.is_empty()) {
-                return Err(invalid(name, format!("network {name} has no router: it is internal, not a bridge, or without addresses")));
+            if open && !network.has_router() {
+                return Err(invalid(name, format!("network {name} has no router of weft's: it is internal, not a bridge, a LAN's, or without addresses")));
             }
             ids.push(network.id.clone());
         }
@@ -737,9 +759,9 @@ impl Model {
         Ok(id)
     }
 
-    /// Servers are asked by the host, which is in none of our networks.
+    /// Servers are asked by the host, which is in none of our networks, but may be on a LAN.
     fn check_dns(&self, servers: &[IpAddr]) -> Result<()> {
-        for network in self.networks.values() {
+        for network in self.networks.values().filter(|network| network.lan.is_none()) {
             if let Some(server) = servers.iter().find(|server| network.pools.iter().any(|pool| pool.subnet.contains(**server))) {
                 return Err(invalid(server.to_string(), format!("--dns {server}: the host asks it, and does not reach network {}, where it is", network.name)).hint("publish its port 53 on an address of the host, and give that"));
             }
@@ -934,8 +956,7 @@ impl Model {
     /// The endpoint that a sandbox's published ports lead to: its first with an address on a network with a way out.
     #[must_use]
     pub fn publishing_endpoint<'a>(&self, sandbox: &'a Sandbox) -> Option<&'a Endpoint> {
-        let has_way_out = |network: &Network| !network.internal && network.l2 == L2::Bridge && !network.pools.is_empty();
-        let able = |endpoint: &&Endpoint| !endpoint.addresses.is_empty() && self.networks.get(&endpoint.network).is_some_and(has_way_out);
+        let able = |endpoint: &&Endpoint| !endpoint.addresses.is_empty() && self.networks.get(&endpoint.network).is_some_and(Network::has_router);
         // Where answers leave by, if that can be.
         let mut by_default = sandbox.endpoints.iter().filter(|endpoint| !endpoint.gateways.is_empty());
         by_default.find(able).or_else(|| sandbox.endpoints.iter().find(able))
@@ -1072,7 +1093,7 @@ pub(crate) fn check_object_name(kind: &str, name: &str) -> Result<()> {
     if legal { Ok(()) } else { Err(invalid(name, format!("invalid {kind} name {name:?}: want [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 128"))) }
 }
 
-fn check_ifname(name: &str) -> Result<()> {
+pub(crate) fn check_ifname(name: &str) -> Result<()> {
     let legal = (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
     if legal { Ok(()) } else { Err(invalid(name, format!("invalid interface name {name:?}: want 1 to 15 bytes without `/`, `:` or blanks"))) }
 }

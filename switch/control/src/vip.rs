@@ -86,8 +86,8 @@ impl Model {
             if network.is_global() {
                 return Err(lacks("it is not shared between nodes yet: want a network of this node"));
             }
-            if network.l2 != L2::Bridge || network.pools.is_empty() {
-                return Err(lacks(&format!("network {} has no gateway, which is who answers for virtual addresses", network.name)).hint("use a bridge network with a subnet"));
+            if network.l2 != L2::Bridge || network.pools.is_empty() || network.lan.is_some() {
+                return Err(lacks(&format!("network {} has no gateway of weft's, which is who answers for virtual addresses", network.name)).hint("use a bridge network with a subnet"));
             }
             if !network.names {
                 return Err(lacks(&format!("network {} has no names", network.name)).hint("use a network of your own: `weft network create`"));

@@ -39,7 +39,7 @@ pub(crate) struct Attachment {
 pub(crate) struct Separation(u64);
 
 const ISOLATED: u64 = 1 << 63;
-/// A gateway, and tunnels to others of the same address.
+/// A gateway, and ports behind which others are ([`PortConfig::foreign`]).
 const ANYCAST: u64 = 1 << 62;
 const FLAGS: u64 = ISOLATED | ANYCAST;
 
@@ -50,7 +50,7 @@ impl Separation {
     fn of(config: &PortConfig) -> Self {
         let group = config.horizon.map_or(0, |group| u64::from(group) + 1);
         let flag = |is_set, flag| if is_set { flag } else { 0 };
-        Self(group | flag(config.isolated, ISOLATED) | flag(config.tunnel, ANYCAST))
+        Self(group | flag(config.isolated, ISOLATED) | flag(config.foreign, ANYCAST))
     }
 
     /// Isolated ports talk only to ports that are not; ports of one horizon group never to one another;
@@ -108,8 +108,12 @@ impl Attachment {
 
     /// The VLAN of a frame that came in.
     #[inline]
-    pub(crate) fn admit_vlan(&self, frame: &Frame) -> Result<Membership, crate::DropReason> {
-        if self.vlan_aware { self.config.vlan.admit(frame.bytes()) } else { Ok(Membership::NONE) }
+    pub(crate) fn admit_vlan(&self, frame: &mut Frame) -> Result<Membership, crate::DropReason> {
+        if !self.vlan_aware {
+            return Ok(Membership::NONE);
+        }
+        let membership = self.config.vlan.admit(frame.bytes())?;
+        self.config.vlan.uncover(frame).map(|()| membership)
     }
 
     /// What happens to the tag of a frame that leaves; `None` when the port is no member.

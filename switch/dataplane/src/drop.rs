@@ -19,7 +19,7 @@ packet::drop_reasons! {
         Storm => "storm", "Flooded traffic above the port's storm limit.";
         NoOtherPort => "no_other_port", "Nobody else to flood to.";
         SamePort => "same_port", "The destination is behind the port it came from.";
-        Isolated => "isolated", "Both ports are isolated or in one horizon group, or it is between a gateway and a tunnel.";
+        Isolated => "isolated", "Both ports are isolated or in one horizon group, or it is between a gateway and a port to others (a tunnel, a LAN).";
         EgressDown => "egress_down", "The port it should leave by is down.";
         TooBig => "too_big", "Longer than the MTU of the port it should leave by.";
         CannotSegment => "cannot_segment", "A super-frame whose headers do not allow cutting it.";

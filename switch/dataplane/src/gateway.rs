@@ -50,6 +50,8 @@ pub enum GatewayRole {
     Network,
     /// The router's own face on its uplink: all that comes is for it.
     Uplink,
+    /// Names alone, on a link whose router is another: whoever is on the link may ask, and nothing is sent on.
+    Resolver,
 }
 
 /// What a gateway does beside forwarding, with the state of it.
@@ -140,6 +142,7 @@ impl GatewayConfig {
         let is_outside = match self.role {
             GatewayRole::Network => (source ^ own_ip) & u32::from(own.mask()) == 0 && !is_own(destination),
             GatewayRole::Uplink => destination == own_ip && matches!(header[9], 6 | 17),
+            GatewayRole::Resolver => false,
         };
         is_sound && is_outside && !is_own(source) && header_sum(header) == 0xffff
     }
@@ -218,7 +221,8 @@ impl GatewayConfig {
             return self.arrive(ip, frame, errors, now, pool);
         }
         let is_neighbour = matches!(ip.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        if !is_neighbour && !self.serves(ip.source) || self.owns(ip.source) {
+        let is_served = is_neighbour || self.role == GatewayRole::Resolver || self.serves(ip.source);
+        if !is_served || self.owns(ip.source) {
             return Err(DropReason::Martian);
         }
         if self.owns(ip.destination) {
@@ -228,6 +232,9 @@ impl GatewayConfig {
                 false if matches!(ip.protocol, 6 | 17) && !is_neighbour => Ok(Heard::Outside(frame)),
                 false => Err(DropReason::GatewayNothing),
             };
+        }
+        if self.role == GatewayRole::Resolver {
+            return Err(DropReason::GatewayNothing);
         }
         if is_neighbour {
             return Err(DropReason::Martian);

@@ -65,6 +65,9 @@ pub enum VlanMode {
         /// VLAN of untagged frames.
         native: Option<VlanId>,
     },
+    /// The link behind the port knows the pass-through domain as this VLAN: what comes with that tag loses it,
+    /// anything else is dropped; egress is tagged.
+    Tagged(VlanId),
 }
 
 /// Limit on what a port may cause to be flooded: a token bucket.
@@ -101,8 +104,9 @@ pub struct PortConfig {
     pub storm: Option<StormLimit>,
     /// Whether addresses are learned from it.
     pub learning: bool,
-    /// Leads to other nodes, each of which has the network's gateway: ours neither hears this port nor speaks by it.
-    pub tunnel: bool,
+    /// Leads to stations that have a gateway of their own, under the same addresses (another node's part of the network) or another
+    /// (a LAN): ours neither hears this port nor speaks by it.
+    pub foreign: bool,
     /// Whether it forwards.
     pub up: bool,
 }
@@ -123,7 +127,7 @@ impl PortConfig {
             vlan: VlanMode::PassThrough,
             storm: None,
             learning: true,
-            tunnel: false,
+            foreign: false,
             up: true,
         }
     }

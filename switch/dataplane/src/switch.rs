@@ -114,10 +114,10 @@ impl Switch {
     }
 
     #[inline]
-    fn forward(&mut self, port: PortId, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+    fn forward(&mut self, port: PortId, mut frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let Some(state) = self.ports.get_mut(port.index(), port.generation()) else { return Err(DropReason::PortDown) };
         let header = admit(state, &frame, now, out)?;
-        let membership = state.admit_vlan(&frame)?;
+        let membership = state.admit_vlan(&mut frame)?;
         let from = Origin { port: state.slot(), bridge: state.bridge, membership, separation: state.separation };
         let learns = state.learns;
         let Some(bridge) = self.bridges.at_mut(from.bridge) else { return Err(DropReason::PortDown) };
@@ -137,7 +137,7 @@ impl Switch {
     /// A frame that the gateway may want: answered, handed out, or the bridge's after all.
     #[inline(never)]
     fn hear(&mut self, from: Origin, header: Header, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        // What comes through a tunnel met, or meets, the gateway on its own side.
+        // What comes through a tunnel, or from a LAN, met or meets the gateway on its own side.
         if from.separation.parts(Separation::GATEWAY) {
             let Some(bridge) = self.bridges.at(from.bridge).filter(|_| header.is_to_group()) else { return Err(DropReason::Isolated) };
             let decision = bridge.decide(0, header, from.port, now);
@@ -287,7 +287,7 @@ impl Switch {
     #[inline(never)]
     fn emit_fitted(&mut self, from: Origin, target: PortSlot, frame: Frame, edit: TagEdit, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
-        if state.config().tunnel && state.fit().check_length(&frame) == Err(DropReason::TooBig) {
+        if state.config().foreign && state.fit().check_length(&frame) == Err(DropReason::TooBig) {
             self.tell_too_big(from, target, &frame, now, out);
         }
         if !self.captures.is_empty() {

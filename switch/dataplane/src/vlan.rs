@@ -51,8 +51,24 @@ impl VlanMode {
                 let member = allowed.is_empty() || allowed.iter().any(|vlan| vlan.get() == vid) || native.is_some_and(|native| native.get() == vid);
                 (member && vid != 0xfff).then_some(vid)
             }
+            Self::Tagged(vlan) => return if vid == vlan.get() { Ok(Membership::NONE) } else { Err(DropReason::VlanNotAllowed) },
         };
         vlan.map(|vlan| Membership { vlan, tag }).ok_or(DropReason::VlanNotAllowed)
+    }
+
+    /// Takes the tag off that an admitted frame is not to keep.
+    ///
+    /// # Errors
+    /// When there is no buffer for it: it is shared with a capture.
+    #[inline]
+    pub(crate) fn uncover(&self, frame: &mut Frame) -> Result<(), DropReason> {
+        if let Self::Tagged(_) = self {
+            if !frame.make_unique() {
+                return Err(DropReason::NoBuffer);
+            }
+            frame.pop_tag();
+        }
+        Ok(())
     }
 
     /// Whether tags mean anything to the port.
@@ -76,6 +92,7 @@ impl VlanMode {
                     None => TagEdit::Push(membership.vlan),
                 })
             }
+            Self::Tagged(vlan) => (membership.vlan == 0).then_some(TagEdit::Push(vlan.get())),
         }
     }
 }
@@ -133,6 +150,7 @@ mod tests {
         let membership = from.admit(&bytes)?;
         let Some(edit) = to.egress(membership) else { return Ok(None) };
         let mut out = Pool::new(PoolConfig::default()).copy_of(&bytes).unwrap();
+        from.uncover(&mut out)?;
         membership.apply(edit, &mut out);
         let view = EthernetView::new(out.bytes()).unwrap();
         let left_with = view.ctag(out.bytes());
@@ -146,6 +164,7 @@ mod tests {
         let trunk = VlanMode::Trunk { allowed: vec![vlan(10), vlan(20)], native: None };
         let hybrid = VlanMode::Trunk { allowed: vec![], native: Some(vlan(10)) };
         let pass = VlanMode::PassThrough;
+        let (tagged, other) = (VlanMode::Tagged(vlan(10)), VlanMode::Tagged(vlan(20)));
         let denied = Err(DropReason::VlanNotAllowed);
         for (from, to, tag, expected) in [
             (&access, &access, None, Ok(Some(None))),
@@ -166,6 +185,14 @@ mod tests {
             (&hybrid, &trunk, Some(30), Ok(None)),
             (&pass, &pass, Some(30), Ok(Some(Some(30)))),
             (&pass, &access, None, Ok(None)),
+            (&pass, &tagged, None, Ok(Some(Some(10)))),
+            (&tagged, &pass, Some(0x200a), Ok(Some(None))),
+            (&tagged, &pass, Some(20), denied),
+            (&tagged, &pass, Some(0x2000), denied),
+            (&tagged, &pass, None, denied),
+            (&tagged, &access, Some(10), Ok(None)),
+            (&access, &tagged, None, Ok(None)),
+            (&tagged, &other, Some(10), Ok(Some(Some(20)))),
         ] {
             assert_eq!(through(from, to, tag), expected, "{from:?} -> {to:?} with tag {tag:?}");
         }

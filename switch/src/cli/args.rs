@@ -406,7 +406,7 @@ pub(super) struct NetworkCreateArguments {
     /// KEY=VALUE
     #[arg(long)]
     pub(super) label: Vec<String>,
-    /// bridge or overlay
+    /// bridge, overlay, or lan (also called macvlan and ipvlan): stations of the LAN behind -o parent=DEVICE[.VLAN]
     #[arg(short, long)]
     pub(super) driver: Option<String>,
     /// Of an overlay: its number on the wire; the first free one from 4096 by default
@@ -418,7 +418,7 @@ pub(super) struct NetworkCreateArguments {
     /// Of an overlay: another node, IP or IP:PORT
     #[arg(long)]
     pub(super) peer: Vec<Remote>,
-    /// KEY=VALUE; Docker's, and of overlays learning, strict, port, ttl, group, encrypted and weft.key-file
+    /// KEY=VALUE; Docker's, and of overlays learning, strict, port, ttl, group, encrypted and weft.key-file; of lans parent
     #[arg(short, long)]
     pub(super) opt: Vec<String>,
     /// `null`: no addresses

@@ -31,6 +31,7 @@ impl Inner {
             return Ok(edit);
         }
         self.check_against_uplink(&edit.after)?;
+        self.check_mtu_of_parent(&edit.after)?;
         if let Err(error) = self.carry_out_edit(&edit).and_then(|()| self.commit(model)) {
             if let Err(undone) = self.carry_out_edit(&edit.clone().reversed()) {
                 tracing::error!(network = edit.before.name, error = %undone, "a change that failed could not be undone whole");
@@ -47,7 +48,7 @@ impl Inner {
             // Nobody sees it: made anew.
             self.drop_bridge(&before.id);
             let bridge = self.add_bridge(after)?;
-            return self.open_tunnel(after, bridge);
+            return self.open_wires(after, bridge);
         }
         let bridge = *self.bridges.get(&after.id).ok_or_else(|| unavailable("the network has no bridge"))?;
         self.dataplane.apply(Command::SetBridge(bridge, bridge_config(after))).map_err(unavailable)?;

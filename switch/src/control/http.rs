@@ -551,7 +551,7 @@ impl Inner {
             let bridge = self.bridges.get(&network.id).ok_or_else(|| unavailable("the network has no bridge"))?;
             return Ok(CaptureScope::Network(*bridge));
         }
-        if let Some((port, _)) = self.tunnel_names().find(|(_, name)| name == target) {
+        if let Some((port, _)) = self.tunnel_names().chain(self.parent_names()).find(|(_, name)| name == target) {
             return Ok(CaptureScope::Port(port));
         }
         if let Some(port) = self.uplink_port(target)? {

@@ -6,6 +6,7 @@ mod connections;
 mod editing;
 mod engine;
 mod http;
+mod lan;
 mod leases;
 pub(crate) mod listen;
 mod names;

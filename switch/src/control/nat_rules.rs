@@ -10,7 +10,7 @@ impl Inner {
     /// A rule for each subnet that may leave, and one for what of it comes back in at an external address.
     pub(crate) fn nat_rules(&self) -> Result<Vec<NatRule>> {
         let state = self.uplink_state()?;
-        let leaving = self.model.networks.values().filter(|network| !network.internal);
+        let leaving = self.model.networks.values().filter(|network| !network.internal && network.lan.is_none());
         Ok(leaving.flat_map(|network| network.pools.iter().flat_map(|pool| {
             let rule = self.nat_rule(network, pool, &state);
             let hairpin = self.hairpin_rule(&rule, network, pool, &state);

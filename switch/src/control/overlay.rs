@@ -34,7 +34,7 @@ impl Inner {
         let Some(overlay) = &network.overlay else { return Ok(()) };
         let mut port = PortConfig::new(bridge, port_name(network));
         port.mtu = network.mtu;
-        port.tunnel = true;
+        port.foreign = true;
         let id = self.dataplane.add_tunnel(port, self.tunnel_of(network, overlay)?).map_err(refused)?;
         self.tunnels.insert(network.id.clone(), id);
         Ok(())

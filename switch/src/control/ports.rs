@@ -88,6 +88,7 @@ impl Inner {
             gso_most,
             addresses: endpoint.addresses.iter().copied().chain(endpoint.link_local.iter().filter_map(|ip| IpNetwork::new(*ip, if ip.is_ipv4() { 16 } else { 64 }).ok())).collect(),
             gateways: endpoint.gateways.clone(),
+            neighbours: self.neighbours_of(endpoint),
             persistent: true,
             peer_name: endpoint.peer_name(),
             sysctls: endpoint.sysctls.iter().filter_map(|word| weft_control::sysctl::file(word, &endpoint.ifname)).collect(),
@@ -162,10 +163,16 @@ impl Inner {
         Identity { mac, ips: endpoint.addresses.iter().map(IpNetwork::ip).chain(endpoint.link_local.iter().copied()).chain(own.map(IpAddr::V6)).collect() }
     }
 
-    /// A guarded port speaks for its identity alone.
+    /// A guarded port speaks for its identity alone; on a LAN, whose routers and servers give addresses too, for its MAC.
     fn guard_of(&self, endpoint: &Endpoint) -> Option<Guard> {
         let Identity { mac, ips } = self.identity_of(endpoint);
-        endpoint.guard.then(|| Guard { macs: mac.into_iter().collect(), ips, no_router: true })
+        let is_lan = self.model.networks.get(&endpoint.network).is_some_and(|network| network.lan.is_some());
+        endpoint.guard.then(|| Guard { macs: mac.into_iter().collect(), ips: if is_lan { Vec::new() } else { ips }, no_router: !is_lan })
+    }
+
+    /// Whom an endpoint reaches on its link though no subnet says so: who answers for names on a LAN.
+    fn neighbours_of(&self, endpoint: &Endpoint) -> Vec<IpAddr> {
+        self.model.networks.get(&endpoint.network).filter(|network| network.lan.is_some()).map(weft_control::Network::resolvers).unwrap_or_default()
     }
 
     /// Unplugs an endpoint and removes its device.
@@ -329,9 +336,10 @@ impl Inner {
         }
         destination.identity = identity;
         destination.endpoints.push(moved.clone());
-        attach::move_endpoint(&from, &to, &endpoint.ifname, &ifname, &endpoint.gateways).map_err(unavailable)?;
+        let neighbours = self.neighbours_of(&endpoint);
+        attach::move_endpoint(&from, &to, &endpoint.ifname, &ifname, &neighbours, &endpoint.gateways).map_err(unavailable)?;
         if let Err(error) = self.commit(model) {
-            drop(attach::move_endpoint(&to, &from, &ifname, &endpoint.ifname, &endpoint.gateways));
+            drop(attach::move_endpoint(&to, &from, &ifname, &endpoint.ifname, &neighbours, &endpoint.gateways));
             return Err(error);
         }
         self.follow_endpoints(&sandbox);
@@ -348,6 +356,9 @@ impl Inner {
     pub(crate) fn device_gone(&mut self, port: PortId) {
         if self.uplink.as_ref().and_then(|uplink| uplink.open).is_some_and(|device| device.port == port) {
             return self.uplink_gone();
+        }
+        if let Some(network) = self.network_behind(port) {
+            return self.parent_gone(&network);
         }
         let Some(endpoint_id) = self.ports.iter().find(|(_, id)| **id == port).map(|(endpoint, _)| endpoint.clone()) else { return };
         let found = self.model.sandboxes.values().find(|sandbox| sandbox.endpoints.iter().any(|endpoint| endpoint.id == endpoint_id)).cloned();

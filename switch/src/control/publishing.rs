@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{AdvertiseConfig, DhcpConfig, GatewayConfig};
+use dataplane::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole};
 use nat::{
     Forward, ForwardId, Inside, Prefixes, Translation,
     proxy::{self, SocketId, Transport},
@@ -45,22 +45,30 @@ const MANY_PUBLISHED: usize = 32_256;
 /// Listen queue, as nginx and Go have it or more.
 const BACKLOG: i32 = 1024;
 
-/// The gateway's address on the link: as Docker makes addresses, from the IPv4 address; else from the id.
+/// What weft answers as on a network: its gateway, or, where that is the LAN's, a station that is asked for names.
 pub(super) fn gateway_of(network: &Network) -> Option<GatewayConfig> {
     if network.l2 != L2::Bridge || network.pools.is_empty() {
         return None;
+    }
+    if network.lan.is_some() {
+        let addresses: Vec<_> = network.resolvers().into_iter().map(ipnetwork::IpNetwork::from).collect();
+        return Some(GatewayConfig { role: GatewayRole::Resolver, ..GatewayConfig::new(mac_of(network, &addresses)?, addresses) });
     }
     // The one that sandboxes are sent to goes first.
     let own = network.own_addresses.iter().filter_map(|own| network.pools.iter().find(|pool| pool.subnet.contains(*own)).map(|pool| (*own, pool)));
     let addresses = network.pools.iter().map(|pool| (pool.gateway, pool)).chain(own);
     let addresses: Vec<_> = addresses.filter_map(|(address, pool)| ipnetwork::IpNetwork::new(address, pool.subnet.prefix()).ok()).collect();
-    let tail = match addresses.iter().map(ipnetwork::IpNetwork::ip).find(IpAddr::is_ipv4) {
+    Some(GatewayConfig { dhcp: dhcp_of(network), advertise: advertise_of(network), ..GatewayConfig::new(mac_of(network, &addresses)?, addresses) })
+}
+
+/// As Docker makes addresses, from the IPv4 address; else from the id.
+fn mac_of(network: &Network, addresses: &[ipnetwork::IpNetwork]) -> Option<UnicastMac> {
+    Some(UnicastMac::numbered(match addresses.iter().map(ipnetwork::IpNetwork::ip).find(IpAddr::is_ipv4) {
         Some(IpAddr::V4(v4)) => v4.octets(),
         // All nodes of an overlay have the same one.
         _ if network.overlay.is_some() => network.overlay.as_ref()?.vni.to_be_bytes(),
         _ => u32::from_str_radix(network.id.get(..8)?, 16).ok()?.to_be_bytes(),
-    };
-    Some(GatewayConfig { dhcp: dhcp_of(network), advertise: advertise_of(network), ..GatewayConfig::new(UnicastMac::numbered(tail), addresses) })
+    }))
 }
 
 /// How long an address is lent.
@@ -101,7 +109,7 @@ impl Inner {
             masquerade: !network.internal && network.masquerade,
         };
         self.own_on_uplink(network)?;
-        let inside = (self.uplink.is_some() && !network.internal).then(|| translation_of(network));
+        let inside = (self.uplink.is_some() && network.has_router()).then(|| translation_of(network));
         self.dataplane.uplink(UplinkCommand::SetNetwork(bridge, served, inside)).map_err(unavailable)?;
         for (one, other) in self.model.routes.iter().filter(|(one, other)| [one, other].contains(&&network.id)) {
             if let (Some(&one), Some(&other)) = (self.bridges.get(one), self.bridges.get(other)) {
@@ -271,7 +279,7 @@ impl Inner {
         });
         found.ok_or_else(|| {
             ControlError::new(Code::Invalid, &sandbox.name, format!("cannot publish ports of {}: it has no address on a network with a gateway", sandbox.name))
-                .hint("networks that are internal, transparent or without IPAM have none")
+                .hint("networks that are internal, transparent or without IPAM have none, and a lan network has the LAN's own: there each is reached at its own address")
         })
     }
 

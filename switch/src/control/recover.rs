@@ -27,9 +27,9 @@ impl Inner {
         }
         for network in self.model.networks.values().cloned().collect::<Vec<_>>() {
             let bridge = self.add_bridge(&network)?;
-            // Its sandboxes still have one another.
-            if let Err(error) = self.open_tunnel(&network, bridge) {
-                tracing::error!(network = network.name, %error, "no way to the other nodes");
+            // Its sandboxes still have one another; a device is opened when it is there.
+            if let Err(error) = self.open_wires(&network, bridge) {
+                tracing::error!(network = network.name, %error, "no way to other nodes, or to the LAN");
             }
         }
         let mut processes = Vec::new();

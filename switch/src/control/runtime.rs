@@ -30,6 +30,7 @@ use weft_control::{
 use super::{
     cluster::Cluster,
     engine::{Consoles, Execs, History, UNKNOWN},
+    lan::Parents,
     names::Names,
     publishing::{Live, gateway_of},
     store::Store,
@@ -65,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) ports: BTreeMap<String, PortId>,
     /// Ports of tunnels, by network id.
     pub(super) tunnels: BTreeMap<String, PortId>,
+    /// Ports of lan networks on devices of the host.
+    pub(super) parents: Parents,
     /// UDP port of tunnels whose network has none of its own.
     pub(super) vxlan_port: u16,
     /// Where the switch's ends of veth pairs live; made when first needed.
@@ -118,6 +121,7 @@ impl Runtime {
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
             tunnels: BTreeMap::new(),
+            parents: Parents::new(),
             vxlan_port,
             switch_side: None,
             uplink: None,
@@ -224,7 +228,7 @@ impl Inner {
 
     pub(crate) fn create_network(&mut self, request: &NetworkCreate) -> Result<Network> {
         let (model, network) = self.claim_network(request)?;
-        let made = self.add_bridge(&network).and_then(|bridge| self.open_tunnel(&network, bridge)).and_then(|()| self.commit(model));
+        let made = self.add_bridge(&network).and_then(|bridge| self.open_wires(&network, bridge)).and_then(|()| self.commit(model));
         if let Err(error) = made {
             self.drop_bridge(&network.id);
             drop(self.release_network(&network));
@@ -302,8 +306,15 @@ impl Inner {
         }
     }
 
+    /// What leads from a network's bridge elsewhere: to other nodes, or to a LAN.
+    pub(super) fn open_wires(&mut self, network: &Network, bridge: NetworkId) -> Result<()> {
+        self.open_tunnel(network, bridge)?;
+        self.open_parent(network, bridge)
+    }
+
     pub(super) fn drop_bridge(&mut self, id: &str) {
         self.close_tunnel(id);
+        self.close_parent(id);
         if let Some(bridge) = self.bridges.remove(id) {
             self.resolving.forget(bridge);
             self.balanced.remove(&bridge);
@@ -321,17 +332,6 @@ impl Inner {
         Ok(network)
     }
 
-    // ---- sandboxes ----
-
-    fn create_sandbox(&mut self, request: &SandboxCreate) -> Result<Sandbox> {
-        let mut model = self.model.clone();
-        let id = model.create_sandbox(request, new_id()?)?;
-        Self::check_names(model.sandbox(&id)?)?;
-        if let Some(sandbox) = model.sandboxes.get_mut(&id) {
-            sandbox.created_ns = now_ns();
-        }
-        self.bring_up(model, &id, &request.endpoints, &request.publish)?;
-        let sandbox = self.model.sandbox(&id)?.clone();
     /// Removes a configuration of networks; nothing if a network, or nobody, is called so.
     pub(crate) fn remove_config(&mut self, reference: &str) -> Result<Option<ConfigNetwork>> {
         if self.model.network(reference).is_ok() || self.model.config(reference).is_none() {
@@ -343,6 +343,17 @@ impl Inner {
         Ok(Some(config))
     }
 
+    // ---- sandboxes ----
+
+    fn create_sandbox(&mut self, request: &SandboxCreate) -> Result<Sandbox> {
+        let mut model = self.model.clone();
+        let id = model.create_sandbox(request, new_id()?)?;
+        Self::check_names(model.sandbox(&id)?)?;
+        if let Some(sandbox) = model.sandboxes.get_mut(&id) {
+            sandbox.created_ns = now_ns();
+        }
+        self.bring_up(model, &id, &request.endpoints, &request.publish)?;
+        let sandbox = self.model.sandbox(&id)?.clone();
         self.event("sandbox create", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
         Ok(sandbox)
     }

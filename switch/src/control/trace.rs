@@ -63,7 +63,12 @@ impl Inner {
                 }
             };
         }
-        match (gateway, is_near || endpoint.gateways.iter().any(|via| via.is_ipv4() == to.is_ipv4())) {
+        let via = endpoint.gateways.iter().find(|via| via.is_ipv4() == to.is_ipv4());
+        if let (Some(via), true) = (via, network.lan.is_some() && !gateway_owns) {
+            steps.push(format!("sender: {to} is by way of the LAN's router {via}, which ARP or ND must find"));
+            return Some(Mac::BROADCAST);
+        }
+        match (gateway, gateway_owns || is_near || (via.is_some() && network.lan.is_none())) {
             (Some(gateway), true) => {
                 steps.push(format!("sender: {to} is by way of the gateway {}", gateway.mac.get()));
                 Some(gateway.mac.get())

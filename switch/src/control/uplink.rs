@@ -143,6 +143,7 @@ impl Inner {
             gso_most: None,
             addresses: addresses.collect(),
             gateways: Vec::new(),
+            neighbours: Vec::new(),
             persistent: false,
             peer_name: format!("wu{}", std::process::id()),
             sysctls: Vec::new(),
@@ -162,6 +163,10 @@ impl Inner {
                 _ => Ok(()),
             };
         };
+        // What is not translated may be the uplink's own LAN.
+        if network.lan.is_some() {
+            return Ok(());
+        }
         let overlaps = |pool: &weft_control::Pool| uplink.link.addresses.iter().any(|own| own.contains(pool.subnet.network()) || pool.subnet.contains(own.network()));
         match network.pools.iter().find(|pool| overlaps(pool)) {
             Some(pool) => Err(ControlError::new(Code::Conflict, pool.subnet.to_string(), format!("subnet {} overlaps with the uplink", pool.subnet)).hint("choose another --subnet")),

@@ -64,7 +64,7 @@ impl Inner {
 
     fn names_by_port(&self) -> BTreeMap<PortId, String> {
         let all = self.model.sandboxes.values().flat_map(|sandbox| sandbox.endpoints.iter().map(move |endpoint| (sandbox, endpoint)));
-        all.filter_map(|(sandbox, endpoint)| Some((*self.ports.get(&endpoint.id)?, port_name(sandbox, endpoint)))).chain(self.tunnel_names()).collect()
+        all.filter_map(|(sandbox, endpoint)| Some((*self.ports.get(&endpoint.id)?, port_name(sandbox, endpoint)))).chain(self.tunnel_names()).chain(self.parent_names()).collect()
     }
 
     pub(crate) fn port_infos(&self) -> Result<Vec<PortInfo>> {
@@ -79,6 +79,10 @@ impl Inner {
             }
         }
         infos.extend(self.uplink_info(&views));
+        infos.extend(self.parent_ports().filter_map(|(port, network, parent)| {
+            let own = PortInfo { network: network.name.clone(), ifname: parent.into(), kind: "parent".into(), ..PortInfo::default() };
+            views.get(&port).map(|view| PortInfo { name: view.config.name.clone(), ..counted(own, view) })
+        }));
         infos.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(infos)
     }

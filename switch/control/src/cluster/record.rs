@@ -246,6 +246,7 @@ impl NetworkRecord {
                 key_file: None,
                 global: true,
             }),
+            lan: None,
             options: self.options.clone(),
             attachable: self.attachable,
             ingress: self.ingress,

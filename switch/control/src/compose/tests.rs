@@ -112,3 +112,14 @@ fn what_is_not_understood_is_named_by_its_path() {
         assert!(parts.iter().all(|part| error.contains(part)), "{text}\n  {error}");
     }
 }
+
+/// The words that `docker network connect` has, and no fewer.
+#[test]
+fn endpoints_and_lans_as_docker_says_them() {
+    let text = "services: {web: {command: x, networks: {n: {link_local_ips: [169.254.7.7, fe80::7], mac_address: \"02:00:00:00:00:08\", driver_opts: {com.docker.network.endpoint.ifname: lan7, com.docker.network.endpoint.macaddress: \"02:00:00:00:00:07\", com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.log_martians=1, weft.vip: web}}}}}\nnetworks: {n: {driver: macvlan, driver_opts: {parent: eth1.10, macvlan_mode: bridge}}}";
+    let project = parse(text).unwrap();
+    let endpoint = &project.services[0].container.networks[0];
+    assert_eq!((endpoint.link_local.len(), endpoint.ifname.as_deref(), endpoint.mac.as_deref(), endpoint.sysctls.len(), endpoint.vips.len()), (2, Some("lan7"), Some("02:00:00:00:00:08"), 1, 1));
+    let network = &project.networks[0];
+    assert_eq!((network.driver.as_deref(), network.parent.as_deref(), network.options.len()), (Some("macvlan"), Some("eth1.10"), 2));
+}

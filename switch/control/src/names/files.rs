@@ -5,7 +5,7 @@ use std::{fmt::Write, net::IpAddr};
 use ipnetwork::IpNetwork;
 
 use super::options::{HostAddress, MOST_SERVERS};
-use crate::model::{Endpoint, L2, Model, Network, Sandbox};
+use crate::model::{Endpoint, Model, Network, Sandbox};
 
 /// Contents by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Files {
 }
 
 fn resolv_conf(model: &Model, sandbox: &Sandbox, host: &Surroundings) -> String {
-    let mut servers = gateways(model, sandbox);
+    let mut servers = resolvers(model, sandbox);
     if servers.is_empty() {
         // Nobody here answers: the sandbox asks for itself, and without word of its own whom the host asks.
         if sandbox.names.dns.is_empty() {
@@ -69,11 +69,15 @@ fn resolv_conf(model: &Model, sandbox: &Sandbox, host: &Surroundings) -> String 
     text
 }
 
-/// Each gateway answers for all networks of the sandbox; those with a way out first.
-fn gateways(model: &Model, sandbox: &Sandbox) -> Vec<IpAddr> {
-    let mut networks: Vec<_> = joined(model, sandbox).map(|(network, _)| network).filter(|network| network.l2 == L2::Bridge).collect();
+/// Each network's resolver answers for all networks of the sandbox; those with a way out first.
+fn resolvers(model: &Model, sandbox: &Sandbox) -> Vec<IpAddr> {
+    let mut networks: Vec<_> = joined(model, sandbox).map(|(network, _)| network).collect();
     networks.sort_by_key(|network| network.internal);
-    networks.iter().flat_map(|network| &network.pools).map(|pool| pool.gateway).collect()
+    let mut servers: Vec<IpAddr> = networks.iter().flat_map(|network| network.resolvers()).collect();
+    // Those of LANs share one.
+    let mut seen = std::collections::BTreeSet::new();
+    servers.retain(|server| seen.insert(*server));
+    servers
 }
 
 fn hosts(model: &Model, sandbox: &Sandbox, own: &str, host: &Surroundings) -> String {

@@ -53,7 +53,10 @@ impl Zone {
     }
 
     fn add(&mut self, network: &Network, entry: &Entry<'_>) {
-        self.subnets.extend(network.pools.iter().map(|pool| pool.subnet));
+        // On a LAN others have addresses too.
+        if network.lan.is_none() {
+            self.subnets.extend(network.pools.iter().map(|pool| pool.subnet));
+        }
         if !network.names {
             return;
         }

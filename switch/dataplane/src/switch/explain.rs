@@ -51,7 +51,7 @@ impl Switch {
         self.ports.at(port).map_or("?", |port| port.config().name.as_str())
     }
 
-    fn explain_ingress(&self, port: PortId, frame: Frame, now: Instant, steps: &mut Vec<String>) -> Result<Told, DropReason> {
+    fn explain_ingress(&self, port: PortId, mut frame: Frame, now: Instant, steps: &mut Vec<String>) -> Result<Told, DropReason> {
         let state = self.ports.get(port.index(), port.generation()).ok_or(DropReason::PortDown)?;
         steps.push(format!("port {}: {}", state.config().name, describe(frame.bytes())));
         if !state.up {
@@ -65,7 +65,7 @@ impl Switch {
             guard.check(header, frame.bytes())?;
             steps.push("guard: the source's MAC and address are this port's".into());
         }
-        let membership = state.admit_vlan(&frame)?;
+        let membership = state.admit_vlan(&mut frame)?;
         if membership.vlan != 0 {
             steps.push(format!("vlan: {}", membership.vlan));
         }

@@ -236,7 +236,7 @@ fn advertisements_are_flooded_by_the_clock() {
 fn a_gateway_and_a_tunnel_do_not_meet() {
     let mut bench = served();
     let a = bench.port(|_| {});
-    let tunnel = bench.port(|config| config.tunnel = true);
+    let tunnel = bench.port(|config| config.foreign = true);
     let (mut told, at) = (Vec::new(), bench.switch.poll_timeout().unwrap().0);
     bench.switch.handle_timeout(at, &mut bench.out);
     told.extend(bench.out.frames.drain(..).map(|(port, _)| port));
@@ -263,7 +263,7 @@ fn a_gateway_and_a_tunnel_do_not_meet() {
 fn what_is_too_long_for_a_tunnel_is_told() {
     let mut bench = served();
     let a = bench.port(|_| {});
-    let tunnel = bench.port(|config| (config.tunnel, config.mtu) = (true, 1350));
+    let tunnel = bench.port(|config| (config.foreign, config.mtu) = (true, 1350));
     let packet = |length: u16, destination: u8| {
         let mut bytes = vec![destination, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 7, 8, 0, 0x45, 0];
         bytes.extend((length + 20).to_be_bytes());
@@ -289,4 +289,41 @@ fn what_is_too_long_for_a_tunnel_is_told() {
     let plain = bench.port(|config| config.mtu = 1350);
     bench.apply(Command::RemovePort(tunnel));
     assert_eq!((bench.send_bytes(a, &packet(1331, 2)), bench.drops(plain, DropReason::TooBig)), (vec![], 1), "a port like any");
+}
+
+/// On a LAN the router is another: our station answers for names, to whoever is here, and sends nothing on.
+#[test]
+fn a_resolver_on_a_lan_is_seen_from_inside_only() {
+    let mac = packet::UnicastMac::new(packet::Mac([2, 0x42, 169, 254, 0, 53])).unwrap();
+    let gateway = crate::GatewayConfig { role: crate::GatewayRole::Resolver, ..crate::GatewayConfig::new(mac, vec!["169.254.0.53/32".parse().unwrap()]) };
+    let mut bench = Bench::with(BridgeConfig { gateway: Some(gateway), ..BridgeConfig::new("lan") });
+    let a = bench.port(|_| {});
+    let lan = bench.port(|config| (config.foreign, config.vlan) = (true, VlanMode::Tagged(VlanId::new(10).unwrap())));
+    let ask = |target: [u8; 4]| {
+        let mut question = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 7, 192, 168, 88, 7];
+        question.extend([0, 0, 0, 0, 0, 0]);
+        question.extend(target);
+        question
+    };
+    assert_eq!(bench.send_bytes(a, &ask([169, 254, 0, 53])), [a], "answered here, and not asked there");
+    assert_eq!(bench.send_bytes(a, &ask([192, 168, 88, 1])), [lan], "the LAN's router is the LAN's");
+    let tagged = |bytes: Vec<u8>| [&bytes[..12], &[0x81, 0, 0, 10], &bytes[12..]].concat();
+    assert_eq!(bench.send_bytes(lan, &tagged(ask([169, 254, 0, 53]))), [a], "not answered");
+    let datagram = |destination: [u8; 4]| {
+        let mut bytes = vec![2, 0x42, 169, 254, 0, 53, 2, 0, 0, 0, 0, 7, 8, 0, 0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 192, 168, 88, 7];
+        bytes.extend(destination);
+        let sum = !packet::checksum::fold(packet::checksum::sum(&bytes[14..34]));
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        bytes.extend([4, 0, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4]);
+        bytes
+    };
+    assert_eq!((bench.send_bytes(a, &datagram([169, 254, 0, 53])), bench.out.outside.drain(..).count()), (vec![], 1), "for names, from an address of the LAN");
+    assert_eq!((bench.send_bytes(a, &datagram([9, 9, 9, 9])), bench.out.outside.len(), bench.drops(a, DropReason::GatewayNothing)), (vec![], 0, 1), "it is no router");
+    bench.apply(Command::StartCapture(CaptureConfig { scope: CaptureScope::All, whole: false, filter: None }));
+    let frame = bench.switch.pool().copy_of(&tagged([&[2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 9, 0x88, 0xb5][..], &[0; 46]].concat())).unwrap();
+    bench.switch.ingress(lan, frame, Instant::ZERO, &mut bench.out);
+    let (port, frame) = bench.out.frames.pop().unwrap();
+    let frame = frame.into_frame();
+    assert_eq!((port, &frame.bytes()[12..14], frame.len()), (a, &[0x88, 0xb5][..], 60), "without its tag, also where it is captured");
+    assert!(bench.out.captures.iter().any(|capture| capture.frame.bytes()[12..16] == [0x81, 0, 0, 10]), "which is captured as it came");
 }

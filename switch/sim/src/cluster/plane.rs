@@ -89,7 +89,7 @@ impl DataPlane {
         let ageing = Duration::from_secs(network.ageing_s.into());
         let bridge = BridgeConfig { ageing, fdb_capacity: LEARNED_MOST, ..BridgeConfig::new(network.name.as_str()) };
         let Reply::Network(bridge) = self.apply(Command::AddBridge(bridge), now) else { panic!("a bridge was asked for") };
-        let port = self.add_port(PortConfig { tunnel: true, mtu: network.mtu, ..PortConfig::new(bridge, "vxlan") }, now);
+        let port = self.add_port(PortConfig { foreign: true, mtu: network.mtu, ..PortConfig::new(bridge, "vxlan") }, now);
         let rules = VniConfig { mtu, learning: overlay.learning, ageing, strict: overlay.strict, ..VniConfig::default() };
         if let Err(error) = self.vtep.add_vni(vni, rules) {
             panic!("VNI {vni:?} has one network: {error}");

@@ -164,7 +164,7 @@ impl Inner {
         let global = request.global.or((is_overlay && !own && self.cluster.is_some()).then_some(true));
         // The others are reached as this node is.
         let shared_mtu = self.cluster.as_ref().filter(|_| global == Some(true)).map(|cluster| overlay::usual_mtu(cluster.config.advertise.is_ipv6(), false));
-        Ok(NetworkCreate { global, mtu: request.mtu.or(shared_mtu), ..request.clone() })
+        Ok(NetworkCreate { global, mtu: request.mtu.or(shared_mtu).or_else(|| self.mtu_of_parent(request)), ..request.clone() })
     }
 
     /// The model with a network more, which the cluster has then too if it is to.
@@ -179,6 +179,7 @@ impl Inner {
             }
             let network = model.network(&id)?.clone();
             self.check_against_uplink(&network)?;
+            self.check_mtu_of_parent(&network)?;
             network.overlay.as_ref().map(super::overlay::keys_of).transpose()?;
             if !network.is_global() || self.share(|member, store, replica| member.create_network(store, replica, &network)).transpose()? != Some(false) {
                 return Ok((model, network));

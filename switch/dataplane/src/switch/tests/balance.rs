@@ -76,7 +76,7 @@ fn as_if_the_client_had_sent_it_there() {
     for tunnel in [false, true] {
         let mut bench = served();
         let a = bench.port(|_| {});
-        let b = bench.port(|config| config.tunnel = tunnel);
+        let b = bench.port(|config| config.foreign = tunnel);
         bench.serve(&[SERVER]);
         bench.met(b, SERVER);
         let (port, seen) = bench.one(a, &tcp(CLIENT, vip(80), SYN));
