@@ -1,5 +1,5 @@
 //! Sandboxes as stations of a LAN (SPEC O3): a namespace plays its router, another a machine on it, and a bridge of the
-//! kernel its switch. Rows: O3 (the lan driver, and its Docker names macvlan and ipvlan), O4, O6, D1, N15.
+//! kernel its switch. Rows: O3 (the lan driver, and its Docker names macvlan and ipvlan), O4, O5, O6, D1, N15.
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("lan::d1_names_and_nothing_of_them_on_the_wire", NEEDS, names),
         test("lan::o3_macvlan_ipvlan_and_vlans_by_the_stock_client", &[Need::Root, Need::Tun, Need::Tool("docker"), Need::Tool("python3"), Need::Tool("curl"), Need::Tool("tshark")], stock_client),
         test("lan::o3_o6_refusals_and_isolated_networks", &[Need::Root, Need::Tun, Need::Tool("docker"), Need::Tool("ping")], refusals),
+        test("lan::over_ipv6_and_from_a_file", &[Need::Root, Need::Tun, Need::Tool("ping")], ipv6),
         test("lan::addresses_of_the_lan_s_own_dhcp_server", &[Need::Root, Need::Tun, Need::Tool("udhcpc"), Need::Tool("busybox")], dhcp),
         test("lan::the_device_goes_and_comes_back", &[Need::Root, Need::Tun, Need::Tool("ping")], device),
     ]
@@ -121,6 +122,9 @@ fn stations() {
         assert!(lab.weft("bridge fdb show lan1").ok().contains("lan1:eth1"));
     };
     talk(&lab);
+    assert!(lab.host.cannot_ping("192.168.88.130"), "as with macvlan, the host is on the other side of its device");
+    let steps = lab.weft_args(&["trace", "b", "tcp 192.168.88.131:4000 > 203.0.113.9:80"]).ok();
+    assert!(steps.contains("the LAN's router 192.168.88.1"), "{steps}");
     let port = lab.weft("port ls").ok();
     assert!(port.lines().any(|line| line.contains("lan1:eth1") && line.contains("parent")), "{port}");
     assert!(!lab.weft("nat show").ok().contains("lan1"));
@@ -248,6 +252,46 @@ fn refusals() {
         docker.run(&format!("rm -f {name}1")).ok();
     }
     drop(wire);
+}
+
+/// Both families, and IPv6 alone; networks of a file; addresses that the LAN gave are no forgeries (O4, O5, D1).
+fn ipv6() {
+    let lab = Lab::start();
+    let wire = Wire::new(&lab);
+    wire.router.ip("addr add fd88::1/64 dev eth0 nodad").ok();
+    wire.pc.ip("addr add fd88::50/64 dev eth0 nodad").ok();
+    let file = lab.dir().join("lan.toml");
+    let text = "[[network]]\nname = \"both\"\ndriver = \"lan\"\nparent = \"eth1\"\nsubnets = [\"192.168.88.0/24\", \"fd88::/64\"]\ngateways = [\"192.168.88.1\", \"fd88::1\"]\nip-range = \"192.168.88.128/25\"\n";
+    std::fs::write(&file, text).expect("a file");
+    lab.weft(&format!("config apply {}", file.display())).ok();
+    lab.weft(&format!("config diff {}", file.display())).ok();
+    lab.weft("run -d --name a --net both:ip6=fd88::a -- sleep 1000").ok();
+    lab.weft("run -d --name b --net both:ip6=fd88::b -- sleep 1000").ok();
+    assert!(in_sandbox(&lab, "a", "ip -6 route").ok().contains("default via fd88::1"));
+    for to in ["fd88::1", "fd88::50", "fd88::b", "-6 b", "-4 b"] {
+        in_sandbox(&lab, "a", &format!("ping -c 1 -W 2 {to}")).ok();
+    }
+    assert!(wire.pc.pings("fd88::a"));
+    // As a router's advertisement or a DHCP server might have said.
+    in_sandbox(&lab, "a", "ip addr add fd88::aaaa/64 dev eth0 nodad && ip addr add 192.168.88.99/24 dev eth0").ok();
+    for (from, to) in [("fd88::aaaa", "fd88::50"), ("192.168.88.99", "192.168.88.50")] {
+        in_sandbox(&lab, "a", &format!("ping -c 1 -W 2 -I {from} {to}")).ok();
+    }
+    assert!(wire.pc.pings("192.168.88.99"));
+    lab.weft("rm -f a b").ok();
+    lab.weft("network rm both").ok();
+    lab.weft("network create -d lan -o parent=eth1 --subnet fd88::/64 --gateway fd88::1 six").ok();
+    lab.weft("run -d --name a --net six:ip6=fd88::a -- sleep 1000").ok();
+    lab.weft("run -d --name b --net six:ip6=fd88::b -- sleep 1000").ok();
+    assert!(in_sandbox(&lab, "a", "cat /etc/resolv.conf").ok().contains("nameserver fd77:6566:7400::53"));
+    in_sandbox(&lab, "a", "ping -c 1 -W 2 b").ok();
+    in_sandbox(&lab, "a", "ping -c 1 -W 2 fd88::50").ok();
+    // A smaller link is the network's too.
+    lab.host.ip("link set eth1 mtu 1400").ok();
+    lab.weft("network create -d lan -o parent=eth1.30 small").ok();
+    assert_eq!(lab.weft("network inspect small").json()[0]["mtu"], json!(1400));
+    assert!(lab.weft("network edit small --mtu 1500").fails().contains("more than eth1 takes (1400)"));
+    lab.weft("rm -f a b").ok();
 }
 
 /// Without addresses of weft's: a client inside asks the LAN's own server, from its own MAC.

@@ -107,7 +107,7 @@ impl Model {
         }
     }
 
-    /// A device, or a VLAN of one, leads to one network, as in Docker.
+    /// A device, or a VLAN of one, leads to one network, as in Docker 20.10.
     fn check_parent_is_free(&self, name: &str, parent: &str) -> Result<()> {
         let has_it = |lan: &Lan| lan.parent.as_deref() == Some(parent);
         let other = self.networks.values().find(|other| other.name != name && !other.internal && other.lan.as_ref().is_some_and(has_it));
