@@ -64,10 +64,19 @@ impl World {
         self.lab.weft_args(&["exec", "c", "sh", "-c", line])
     }
 
-    /// Packets that the sandbox loses, of a hundred, each way.
+    /// Packets that the sandbox loses, of a hundred, each way. What it sends is lost behind its TCP, which is told of a
+    /// drop in its own host and would only wait: it goes to a station that is not there.
     fn lose(&self, percent: u32) {
-        let rule = |chain: &str, by: &str| format!("nft 'add chain inet loss {chain} {{ type filter hook {chain} priority 0; }}'; nft add rule inet loss {chain} {by} eth0 numgen random mod 100 '<' {percent} counter drop;");
-        self.inside(&format!("nft add table inet loss; nft flush ruleset; nft add table inet loss; {} {}", rule("input", "iifname"), rule("output", "oifname"))).ok();
+        let rules = format!(
+            "flush ruleset
+            add table inet loss
+            add chain inet loss input {{ type filter hook input priority 0; }}
+            add rule inet loss input iifname eth0 numgen random mod 100 < {percent} counter drop
+            add table netdev loss
+            add chain netdev loss output {{ type filter hook egress device eth0 priority 0; }}
+            add rule netdev loss output ether type ip numgen random mod 100 < {percent} counter ether daddr set 02:00:00:00:00:99"
+        );
+        self.inside(&format!("echo '{rules}' | nft -f -")).ok();
     }
 
     /// How many it lost since.

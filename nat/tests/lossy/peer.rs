@@ -135,7 +135,7 @@ fn the_end_of_a_flight_is_probed_before_the_timeout() {
     let mut peer = Peer::with_sack();
     peer.flight(20);
     let got = peer.wait(50);
-    assert_eq!(peer.offsets(&got), (vec![19_000], 1000));
+    assert_eq!(peer.offsets(&got), (vec![19_000; 3], 3000), "three times");
     peer.acknowledge(15_000, &[(19_000, 20_000)]);
     let got = peer.wait(1);
     assert_eq!(peer.offsets(&got), (vec![15_000, 16_000, 17_000, 18_000], 4000));

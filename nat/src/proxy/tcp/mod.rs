@@ -106,8 +106,8 @@ pub(crate) struct Tcp {
     /// Losses up to here are of one event (RFC 6582 3.2).
     recover: Option<u32>,
     rtt: Rtt,
-    /// The end of this flight was tried again.
-    probed: bool,
+    /// How often the end of this flight was tried again.
+    probes: u8,
     retries: u8,
     /// When to send again, or probe.
     retransmit: Option<Instant>,
@@ -175,7 +175,7 @@ impl Tcp {
             duplicate_acks: 0,
             recover: None,
             rtt: Rtt::default(),
-            probed: false,
+            probes: 0,
             retries: 0,
             retransmit: None,
             look: None,

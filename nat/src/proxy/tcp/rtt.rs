@@ -8,8 +8,8 @@ use super::segment::before;
 /// may take as long; this one ends on the same machine.
 const TIMEOUT_LEAST: Duration = Duration::from_millis(200);
 const TIMEOUT_MOST: Duration = Duration::from_secs(60);
-/// Least time before a probe: beyond what a busy machine delays by itself.
-const PROBE_LEAST: Duration = Duration::from_millis(10);
+/// Least time before a probe: the clock's steps, and no less than other stacks have.
+const PROBE_LEAST: Duration = Duration::from_millis(2);
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]

@@ -20,6 +20,8 @@ const LEAST_SEGMENTS: u32 = 10;
 const BURST: usize = 8;
 /// Payload of a super-frame at most, before it is cut down to whole segments.
 const SUPER: usize = 64_000;
+/// Tries of a flight's end before the timeout. RFC 8985 has one; here they take milliseconds, and the timeout 200.
+const PROBES: u8 = 3;
 /// Duplicate acknowledgements that mean a loss (RFC 5681 3.2).
 const DUPLICATES: u8 = 3;
 
@@ -217,7 +219,7 @@ impl Tcp {
         let verdict = self.find_losses(count > 0, cx);
         if count > 0 || is_news {
             self.retries = 0;
-            self.probed = false;
+            self.probes = 0;
             self.retransmit = None;
             if self.in_flight() > 0 {
                 self.arm_if_idle(cx.now);
@@ -254,7 +256,7 @@ impl Tcp {
         let mss = u32::from(self.mss.min(cx.mss()));
         if self.sack {
             // Until something is known to be lost, packets may have changed places.
-            if self.recover.is_some() || self.probed || self.duplicate_acks >= DUPLICATES || self.board.arrived() > 2 * mss {
+            if self.recover.is_some() || self.probes > 0 || self.duplicate_acks >= DUPLICATES || self.board.arrived() > 2 * mss {
                 self.board.lose_overtaken();
             }
         } else if if self.recover.is_some() { has_advanced } else { self.duplicate_acks == DUPLICATES } {
@@ -286,7 +288,7 @@ impl Tcp {
         let mss = u32::from(self.mss.min(cx.mss()));
         if self.may_probe() {
             // The end of the flight may be lost: its last segment makes the sandbox tell (RFC 8985 7).
-            self.probed = true;
+            self.probes += 1;
             self.board.begin(self.snd_una, self.snd_nxt);
             self.board.lose_last(mss);
             let verdict = self.send(mss, cx);
@@ -305,7 +307,7 @@ impl Tcp {
                 self.reduce(mss);
                 self.cwnd = LEAST_SEGMENTS * mss;
                 self.duplicate_acks = 0;
-                self.probed = true;
+                self.probes = PROBES;
                 self.board.begin(self.snd_una, self.snd_nxt);
                 self.board.lose_all();
                 let verdict = self.send(mss, cx);
@@ -317,10 +319,10 @@ impl Tcp {
         Verdict::Keep
     }
 
-    /// Whether the end of the flight is worth another try before the timeout: a single segment's acknowledgement may
+    /// Whether the end of the flight is worth another try before the timeout; a single segment's acknowledgement may
     /// be delayed for as long (RFC 9293 3.8.6.3).
     fn may_probe(&self) -> bool {
-        self.sack && !self.probed && self.state == State::Open && self.in_flight() > u32::from(self.mss)
+        self.sack && self.probes < PROBES && self.state == State::Open && self.in_flight() > u32::from(self.mss)
     }
 
     /// A number that is acknowledged already, which the sandbox answers with its window.
@@ -338,7 +340,7 @@ impl Tcp {
 
     fn arm_if_idle(&mut self, now: Instant) {
         if self.retransmit.is_none() {
-            let wait = if self.may_probe() { self.rtt.probe().min(self.rtt.timeout()) } else { self.rtt.timeout() };
+            let wait = if self.may_probe() { (self.rtt.probe() * (1 << self.probes)).min(self.rtt.timeout()) } else { self.rtt.timeout() };
             self.retransmit = Some(now + wait);
         }
     }
