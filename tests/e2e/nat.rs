@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("nat::p3_p7_p8_published_ports_keep_the_client", NEEDS, published),
         test("nat::p10_hairpin_from_itself_its_peer_and_another_network", NEEDS, hairpin),
         test("nat::p4_p11_addresses_and_conflicts", NEEDS, conflicts),
+        test("nat::a_range_that_takes_most_ports_is_warned_of", &[Need::Root, Need::Tun], crowded),
         test("nat::rfc5780_discovery_finds_each_preset", &[Need::Root, Need::Tun, Need::Tool("turnserver"), Need::Tool("turnutils_natdiscovery")], discovery),
         test("nat::a_smaller_link_is_told", &[Need::Root, Need::Tun, Need::Tool("iperf3")], smaller_link),
         test("nat::a_smaller_port_gets_packets_of_its_size", NEEDS, smaller_port),
@@ -169,6 +170,12 @@ fn hairpin() {
         let seen = world.inside(name, "curl -s -m 5 http://192.0.2.9:8080/").ok();
         assert!(seen.starts_with("192.0.2.9|"), "{name}: {seen}");
     }
+    let rules = world.lab.weft("nat show").ok();
+    let hits = |target: &str| {
+        let row = rules.lines().find(|line| line.contains(target) && line.contains("172.30.0.0/16")).unwrap_or_else(|| panic!("{target} in:\n{rules}"));
+        row.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).expect("a counter")
+    };
+    assert_eq!((hits("HAIRPIN"), hits("MASQUERADE")), (2, 0), "P8: what comes back in is told apart from what leaves:\n{rules}");
     assert!(world.inside("peer", "curl -s -m 5 http://[2001:db8::9]:8080/").ok().starts_with("2001:db8::9|"));
 }
 
@@ -188,6 +195,20 @@ fn conflicts() {
     assert!(world.wan.run(&format!("curl -s -m 5 http://192.0.2.9:{port}/")).ok().starts_with("192.0.2.1|"), "P5: {random}");
     world.lab.weft(&format!("publish rm one {port}:80")).ok();
     assert!(world.wan.run(&format!("curl -s -m 2 http://192.0.2.9:{port}/")).stdout.is_empty());
+}
+
+fn crowded() {
+    const WARNING: &str = "published ports take most of those that NAT has";
+    let world = world();
+    world.idle("one", "net");
+    world.lab.weft("publish add one 1000-33000:1000-33000").ok();
+    assert!(!world.lab.log().contains(WARNING), "not yet half of them");
+    world.lab.weft("publish add one 33001-33300:33001-33300/udp").ok();
+    assert!(!world.lab.log().contains(WARNING), "UDP has its own");
+    world.lab.weft("publish add one 33001-33300:33001-33300").ok();
+    let log = world.lab.log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains(WARNING)).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("32301") && warnings[0].contains("33234"), "how many, and how many are left: {warnings:?}");
 }
 
 fn discovery() {

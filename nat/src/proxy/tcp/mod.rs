@@ -250,7 +250,12 @@ impl Tcp {
         let window = u16::try_from(cx.sockets.tcp_room(self.socket)).unwrap_or(u16::MAX);
         self.rcv_edge = self.rcv_nxt.wrapping_add(u32::from(window));
         push(cx, TcpHeader { seq: self.snd_una, ack: self.rcv_nxt, flags, window, options: &options, mss: u16::MAX }, &[]);
-        self.snd_nxt = self.snd_una.wrapping_add(1);
+        if self.in_flight() > 0 {
+            self.rtt.sent_again();
+        } else {
+            self.snd_nxt = self.snd_una.wrapping_add(1);
+            self.rtt.sent(self.snd_nxt, cx.now);
+        }
         self.retransmit = Some(cx.now + self.rtt.timeout());
     }
 
@@ -317,8 +322,7 @@ impl Tcp {
             (true, _) if acks_ours => Verdict::Broken,
             (false, true) if acks_ours => {
                 self.take_syn(segment);
-                self.snd_una = self.snd_nxt;
-                self.opened();
+                self.opened(segment.ack, cx.now);
                 self.acknowledge(cx);
                 self.readable = true;
                 self.pump(cx)
@@ -327,11 +331,13 @@ impl Tcp {
         }
     }
 
-    fn opened(&mut self) {
+    /// The sandbox acknowledged our SYN.
+    fn opened(&mut self, ack: u32, now: Instant) {
         self.state = State::Open;
+        self.snd_una = ack;
         self.retransmit = None;
         self.retries = 0;
-        self.rtt = Rtt::default();
+        self.rtt.acknowledged(ack, now);
     }
 
     // ---- from the clock ----

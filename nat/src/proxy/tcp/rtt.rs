@@ -38,7 +38,7 @@ impl Rtt {
 
     /// Bytes before `ack` arrived.
     pub(crate) fn acknowledged(&mut self, ack: u32, now: Instant) {
-        self.doubled = 0;
+        self.answered();
         let Some((_, at)) = self.timed.take_if(|(end, _)| !before(ack, *end)) else { return };
         let measured = now.since(at);
         if self.variation.is_zero() {
@@ -54,6 +54,11 @@ impl Rtt {
         self.doubled = self.doubled.saturating_add(1);
     }
 
+    /// There is an answer: the timeout is as it was.
+    pub(crate) const fn answered(&mut self) {
+        self.doubled = 0;
+    }
+
     /// Time until all is sent again.
     pub(crate) fn timeout(&self) -> Duration {
         let base = (self.smoothed + self.variation * 4).max(TIMEOUT_LEAST);
@@ -62,7 +67,7 @@ impl Rtt {
 
     /// Time until the end of a flight is tried again (RFC 8985 7.2).
     pub(crate) fn probe(&self) -> Duration {
-        (self.smoothed * 2).max(PROBE_LEAST)
+        if self.variation.is_zero() { self.timeout() } else { (self.smoothed * 2).max(PROBE_LEAST) }
     }
 }
 
@@ -77,7 +82,7 @@ mod tests {
     #[test]
     fn the_timeout_follows_the_path_and_doubles() {
         let mut rtt = Rtt::default();
-        assert_eq!(rtt.timeout(), TIMEOUT_LEAST);
+        assert_eq!((rtt.timeout(), rtt.probe()), (TIMEOUT_LEAST, TIMEOUT_LEAST));
         rtt.sent(100, at(0));
         rtt.sent(200, at(50));
         rtt.acknowledged(50, at(60));

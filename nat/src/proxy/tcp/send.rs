@@ -26,7 +26,7 @@ const PROBES: u8 = 3;
 const DUPLICATES: u8 = 3;
 
 impl Tcp {
-    fn in_flight(&self) -> u32 {
+    pub(super) fn in_flight(&self) -> u32 {
         self.snd_nxt.wrapping_sub(self.snd_una)
     }
 
@@ -188,9 +188,8 @@ impl Tcp {
             if count != 1 {
                 return Verdict::Keep;
             }
-            self.snd_una = segment.ack;
             self.snd_wnd = u32::from(segment.window) << self.snd_scale;
-            self.opened();
+            self.opened(segment.ack, cx.now);
             self.readable = true;
             return Verdict::Keep;
         }
@@ -224,6 +223,10 @@ impl Tcp {
             if self.in_flight() > 0 {
                 self.arm_if_idle(cx.now);
             }
+        } else if window > had_window && self.in_flight() == 0 {
+            // What waited was a probe of the window.
+            self.rtt.answered();
+            self.retransmit = None;
         }
         verdict
     }
