@@ -234,3 +234,38 @@ fn a_flood_ahead_of_a_hole_is_refused_by_name() {
     assert!(got[0].blocks.iter().all(|(_, to)| to.wrapping_sub(base) < 1 << 20));
     assert_eq!(peer.world.proxy.stats().ahead, refused);
 }
+
+#[test]
+fn whatever_a_peer_says_is_survived() {
+    let mut state = 0x5eed_u64;
+    let mut dice = move |sides: u32| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) as u32 % sides
+    };
+    for round in 0..60 {
+        let mut peer = if round % 3 == 0 { Peer::open(&[2, 4, 3, 232]) } else { Peer::with_sack() };
+        peer.flight(1 + dice(60));
+        for _ in 0..100 {
+            let near = |dice: &mut dyn FnMut(u32) -> u32, number: u32| number.wrapping_add(dice(70_000)).wrapping_sub(dice(3000) * dice(2));
+            let mut options = Vec::new();
+            let blocks = dice(5);
+            if blocks > 0 {
+                options.extend([1, 1, 5, (2 + blocks * 8) as u8]);
+                (0..blocks * 2).for_each(|_| options.extend(near(&mut dice, peer.first).to_be_bytes()));
+            }
+            let flags = [ACK, ACK, ACK, ACK, ACK | FIN, SYN, SYN | ACK, 0][dice(8) as usize];
+            let (seq, ack) = (near(&mut dice, peer.seq), near(&mut dice, peer.first));
+            peer.put(seq, ack, flags, &options, &vec![0; dice(1400) as usize]);
+            if dice(4) == 0 {
+                peer.wait(1 + dice(300) as usize);
+            }
+        }
+        peer.world.proxy.remove_network(packet::NetworkId::new(0, 0), &mut peer.world.echo);
+        assert!(peer.world.proxy.flows().is_empty() && peer.world.echo.streams.is_empty());
+        assert_eq!(peer.world.proxy.poll_timeout(), None, "nobody waits for the clock");
+        let used = peer.world.pool.stats();
+        assert_eq!((used.small_used, used.large_used), (0, 0), "all buffers are home");
+    }
+}

@@ -238,7 +238,8 @@ impl Tcp {
     pub(crate) fn send_syn<S: Sockets>(&mut self, cx: &mut Context<S>) {
         let [high, low] = cx.mss().to_be_bytes();
         let is_ours = self.state == State::SynSent;
-        let mut options = [option::MSS, 4, high, low, option::NOP, option::NOP, option::NOP, option::NOP, option::NOP, option::NOP, option::NOP, option::NOP];
+        let mut options = [option::NOP; 12];
+        options[..4].copy_from_slice(&[option::MSS, 4, high, low]);
         if is_ours || self.scaling {
             options[5..8].copy_from_slice(&[option::SCALE, 3, SCALE]);
         }
@@ -309,11 +310,16 @@ impl Tcp {
             Verdict::Keep => {}
             other => return other,
         }
-        if self.inside_done && self.fin_at.is_some() && self.snd_una == self.snd_nxt {
+        if self.is_over() {
             self.acknowledge(cx);
             return Verdict::Done;
         }
         if self.state == State::Open { self.pump(cx) } else { Verdict::Keep }
+    }
+
+    /// Both streams ended, and the sandbox knows.
+    fn is_over(&self) -> bool {
+        self.inside_done && self.fin_at.is_some() && self.in_flight() == 0
     }
 
     fn answer_to_syn<S: Sockets>(&mut self, segment: &Segment, cx: &mut Context<S>) -> Verdict {

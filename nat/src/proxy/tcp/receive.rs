@@ -114,7 +114,12 @@ impl Tcp {
 
     /// The host's socket has room again.
     pub(crate) fn writable<S: Sockets>(&mut self, cx: &mut Context<S>) -> Verdict {
-        self.deliver(cx)
+        let verdict = self.deliver(cx);
+        if verdict == Verdict::Keep && self.is_over() {
+            self.acknowledge(cx);
+            return Verdict::Done;
+        }
+        verdict
     }
 
     /// The window to advertise, scaled; never one that takes back what was promised.
@@ -135,7 +140,7 @@ impl Tcp {
     /// By the clock: a window that was small may have grown.
     pub(super) fn look_at_room<S: Sockets>(&mut self, cx: &mut Context<S>) -> Verdict {
         self.look = None;
-        if let verdict @ (Verdict::Done | Verdict::Broken) = self.deliver(cx) {
+        if let verdict @ (Verdict::Done | Verdict::Broken) = self.writable(cx) {
             return verdict;
         }
         if u32::try_from(cx.sockets.tcp_room(self.socket)).unwrap_or(u32::MAX) >= SMALL_WINDOW {
