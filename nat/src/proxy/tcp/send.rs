@@ -62,7 +62,7 @@ impl Tcp {
 
     /// Sends what was lost, and what the host has and the sandbox has room for.
     pub(crate) fn pump<S: Sockets>(&mut self, cx: &mut Context<S>) -> Verdict {
-        self.send(0, cx)
+        if self.readable || !self.board.is_empty() { self.send(0, cx) } else { Verdict::Keep }
     }
 
     /// The same, of lost bytes `least` even when the congestion window is full.
@@ -215,7 +215,9 @@ impl Tcp {
             let is_duplicate = if self.sack { is_news } else { is_plain };
             self.duplicate_acks = if is_duplicate { self.duplicate_acks.saturating_add(1) } else { 0 };
         }
-        let verdict = self.find_losses(count > 0, cx);
+        // Most of the time there is nothing to find.
+        let is_usual = self.board.is_empty() && self.duplicate_acks < DUPLICATES && self.recover.is_none();
+        let verdict = if is_usual { Verdict::Keep } else { self.find_losses(count > 0, cx) };
         if count > 0 || is_news {
             self.retries = 0;
             self.probes = 0;
@@ -253,9 +255,6 @@ impl Tcp {
 
     /// What an acknowledgement says about losses; the first of them is sent again at once.
     fn find_losses<S: Sockets>(&mut self, has_advanced: bool, cx: &mut Context<S>) -> Verdict {
-        if self.board.is_empty() && self.duplicate_acks < DUPLICATES && self.recover.is_none() {
-            return Verdict::Keep;
-        }
         let mss = u32::from(self.mss.min(cx.mss()));
         if self.sack {
             // Until something is known to be lost, packets may have changed places.
