@@ -1,6 +1,8 @@
 //! Clusters: nodes on one underlay that share overlay networks through a real etcd, started as the tutorial has it. SPEC
 //! rows: V2, V4, V5, V7 to V10, V12 to V16, V18.
 
+mod encrypted;
+
 use std::{fs, thread};
 
 use libtest_mimic::Trial;
@@ -15,6 +17,7 @@ use super::vxlan::{Fabric, Node};
 
 const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("ping")];
 const TUTORIAL: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("ping"), Need::Tool("docker"), Need::Tool("redis-server"), Need::Tool("curl"), Need::Tool("python3")];
+const ENCRYPTED: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("ping"), Need::Tool("docker"), Need::Tool("iperf3"), Need::Tool("tshark")];
 const FIREWALL: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("nft")];
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -27,6 +30,10 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::the_store_away", NEEDS, store_away),
         test("cluster::three_nodes_lose_their_leader", NEEDS, leader),
         test("cluster::an_endpoint_moves", NEEDS, moves),
+        test("cluster::encrypted_on_the_wire", ENCRYPTED, encrypted::on_the_wire),
+        test("cluster::encrypted_with_new_keys", ENCRYPTED, encrypted::rotation),
+        test("cluster::encrypted_with_new_keys_by_itself", ENCRYPTED, encrypted::periodic),
+        test("cluster::encrypted_with_damaged_keys", ENCRYPTED, encrypted::damaged),
         test("cluster::internal_and_own_networks", NEEDS, internal_and_own),
     ]
 }

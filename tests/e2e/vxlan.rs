@@ -2,7 +2,7 @@
 //! V1, V3, V11, and V13 to V15 without names.
 
 mod encrypted;
-mod hostile;
+pub(crate) mod hostile;
 mod interop;
 mod path;
 
@@ -117,12 +117,12 @@ impl Node {
         ns
     }
 
-    fn show(&self) -> Value {
+    pub(crate) fn show(&self) -> Value {
         self.lab.weft("vxlan show --json").json()
     }
 
     /// A drop reason of the whole node.
-    fn dropped(&self, reason: &str) -> u64 {
+    pub(crate) fn dropped(&self, reason: &str) -> u64 {
         self.show()["drops"][reason].as_u64().unwrap_or(0)
     }
 
@@ -272,7 +272,7 @@ fn three_nodes() {
 
 /// Captures on a node's underlay device.
 /// So many bytes of each frame, or all (0).
-fn sniff(node: &Node, bytes: u32) -> (PathBuf, Background) {
+pub(crate) fn sniff(node: &Node, bytes: u32) -> (PathBuf, Background) {
     let file = node.lab.dir().join("underlay.pcap");
     let child = node.lab.host.command("tshark").args(["-q", "-i", "eth0", "-s", &bytes.to_string(), "-w"]).arg(&file).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
     let sniffer = Background(child.expect("tshark"));

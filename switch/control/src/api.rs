@@ -122,6 +122,9 @@ pub struct NetworkCreate {
     /// Of a lan: the device of the host that is its port there, or `DEVICE.VLAN`; an isolated network without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// Of an encrypted overlay of a cluster: how long a key is used, seconds (43200); 0 for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekey_s: Option<u32>,
     /// Free text by key.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -575,6 +578,9 @@ pub struct EncryptionInfo {
     pub accepted: Vec<u32>,
     /// Sessions of other nodes that are remembered.
     pub sessions: usize,
+    /// Why there are no keys, or not those that the cluster's store should have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A station behind another node.

@@ -20,6 +20,8 @@ const NAMES: &str = "com.weft.names";
 const VNI: &str = "com.docker.network.driver.overlay.vxlanid_list";
 /// Ours: where the keys of an encrypted overlay are.
 const KEY_FILE: &str = "weft.key-file";
+/// Ours: how long a cluster uses a key.
+const REKEY: &str = "weft.rekey";
 const IFNAME: &str = "com.docker.network.container_iface_prefix";
 
 /// What `-o` said.
@@ -55,6 +57,8 @@ pub struct DriverOptions {
     pub key_file: Option<String>,
     /// Of a lan: the device of the host, or `DEVICE.VLAN`.
     pub parent: Option<String>,
+    /// Of an encrypted overlay of a cluster: how long a key is used, seconds; 0 for ever.
+    pub rekey_s: Option<u32>,
 }
 
 impl DriverOptions {
@@ -80,13 +84,14 @@ impl DriverOptions {
                 "ttl" => options.ttl = Some(value.parse().map_err(|_| bad("a number from 1 to 255"))?),
                 // Docker's has no value.
                 "encrypted" => options.encrypted = value.is_empty() || value.parse().map_err(|_| bad("true or false"))?,
+                REKEY => options.rekey_s = Some(period(value).ok_or_else(|| bad("a time such as 12h, 30m or 90s; 0 is never"))?),
                 KEY_FILE => options.key_file = Some(value.clone()),
                 lan::PARENT => options.parent = Some(value.clone()).filter(|parent| !parent.is_empty()),
                 lan::MACVLAN_MODE | lan::IPVLAN_MODE | lan::IPVLAN_FLAG => lan::check_mode(key, value)?,
                 "group" => options.group = Some(value.parse().map_err(|_| bad("an address"))?),
                 _ => {
                     return Err(ControlError::new(Code::Invalid, key, format!("option {key} is not supported"))
-                        .hint(format!("there are {MTU}, {ICC}, {MASQUERADE}, {BINDING}, {IFNAME}, {NAMES}; for overlays {VNI}, learning, strict, port, ttl, group, encrypted, {KEY_FILE}; for lans {}, {}, {}, {}; see also --mtu, --l2, --internal, --ageing of `weft network create`", lan::PARENT, lan::MACVLAN_MODE, lan::IPVLAN_MODE, lan::IPVLAN_FLAG)));
+                        .hint(format!("there are {MTU}, {ICC}, {MASQUERADE}, {BINDING}, {IFNAME}, {NAMES}; for overlays {VNI}, learning, strict, port, ttl, group, encrypted, {KEY_FILE}, {REKEY}; for lans {}, {}, {}, {}; see also --mtu, --l2, --internal, --ageing of `weft network create`", lan::PARENT, lan::MACVLAN_MODE, lan::IPVLAN_MODE, lan::IPVLAN_FLAG)));
                 }
             }
         }
@@ -110,6 +115,7 @@ impl DriverOptions {
         request.encrypted |= self.encrypted;
         request.key_file = request.key_file.take().or(self.key_file);
         request.parent = request.parent.take().or(self.parent);
+        request.rekey_s = request.rekey_s.or(self.rekey_s);
     }
 }
 
@@ -120,6 +126,18 @@ pub(crate) fn check_name(driver: &str) -> Result<()> {
         return Ok(());
     }
     Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint(format!("the drivers `bridge`, `overlay` and `{}` are there", lan::DRIVERS.join("` (`"))))
+}
+
+/// Seconds of `12h`, `30m`, `90s`, `90`.
+fn period(text: &str) -> Option<u32> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = match unit {
+        "h" => 3600,
+        "m" => 60,
+        "" | "s" => 1,
+        _ => return None,
+    };
+    number.parse::<u32>().ok()?.checked_mul(unit)
 }
 
 /// Makes the options that a network was given show what it is now.
@@ -162,6 +180,10 @@ mod tests {
         assert_eq!([parse("encrypted", ""), parse("encrypted", "true"), parse("encrypted", "false")].map(|options| options.unwrap().encrypted), [true, true, false]);
         assert!(parse("encrypted", "aes").unwrap_err().message.contains("aes"));
         assert_eq!(parse(KEY_FILE, "/k").unwrap().key_file.as_deref(), Some("/k"));
+        assert_eq!(["12h", "30m", "90s", "7", "0"].map(|text| parse(REKEY, text).unwrap().rekey_s), [43_200, 1800, 90, 7, 0].map(Some));
+        for bad in ["", "h", "1d", "-1", "12 h", "2000000h"] {
+            assert!(parse(REKEY, bad).unwrap_err().message.contains("12h"), "{bad}");
+        }
         assert!(parse("com.docker.network.bridge.name", "br9").unwrap_err().message.contains("bridge.name"));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 pub use changes::{TunnelChange, changes};
-pub use keys::parse_keys;
+pub use keys::{parse_keys, parse_secret, show_secret};
 use packet::{Mac, UnicastMac, Vni};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ pub const DRIVER: &str = "overlay";
 const VNI_FIRST: u32 = 4096;
 /// What the networks between nodes carry unless the user says otherwise, bytes.
 const UNDERLAY_MTU: u16 = 1500;
+/// How long the cluster uses a key, seconds, as Docker does.
+const REKEY_S: u32 = 12 * 3600;
 /// Other nodes of a network at most: each flooded frame is sent so often.
 const PEERS_MOST: usize = 1024;
 
@@ -56,6 +58,9 @@ pub struct Overlay {
     /// Where this node has its keys.
     #[serde(default)]
     pub key_file: Option<String>,
+    /// How long the cluster uses a key, seconds; 0 for ever.
+    #[serde(default)]
+    pub rekey_s: Option<u32>,
     /// The cluster's: peers, stations and neighbours are what the store says.
     #[serde(default)]
     pub global: bool,
@@ -136,6 +141,7 @@ impl Model {
                 ("group", request.group.is_some()),
                 ("encrypted", request.encrypted),
                 ("weft.key-file", request.key_file.is_some()),
+                ("weft.rekey", request.rekey_s.is_some()),
                 ("scope global", request.global == Some(true)),
             ];
             return match said.iter().find(|(_, said)| *said) {
@@ -161,6 +167,9 @@ impl Model {
                 return Err(invalid(path, format!("weft.key-file={path} is not an absolute path: the daemon reads it, wherever it runs")));
             }
         }
+        if request.rekey_s.is_some() && !(global && request.encrypted) {
+            return Err(invalid(&request.name, "weft.rekey is for encrypted networks of a cluster").hint("other keys are changed by who wrote them: see `weft vxlan rekey --help`"));
+        }
         let mut overlay = Overlay {
             vni: self.choose_vni(request.vni)?,
             port: request.vxlan_port,
@@ -173,6 +182,7 @@ impl Model {
             group: request.group,
             encrypted: request.encrypted,
             key_file: request.key_file.clone(),
+            rekey_s: request.rekey_s.or((global && request.encrypted).then_some(REKEY_S)),
             global,
             neighbours: BTreeMap::new(),
         };
@@ -275,7 +285,7 @@ fn check_global(request: &NetworkCreate) -> Result<()> {
     let own = [
         ("--peer", !request.peers.is_empty()),
         ("-o group", request.group.is_some()),
-        ("-o encrypted", request.encrypted),
+        ("-o weft.key-file", request.key_file.is_some()),
         ("own-addresses", !request.own_addresses.is_empty()),
         ("--dhcp", request.dhcp),
         ("--ra", request.ra),

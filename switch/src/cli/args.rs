@@ -418,7 +418,7 @@ pub(super) struct NetworkCreateArguments {
     /// Of an overlay: another node, IP or IP:PORT
     #[arg(long)]
     pub(super) peer: Vec<Remote>,
-    /// KEY=VALUE; Docker's, and of overlays learning, strict, port, ttl, group, encrypted and weft.key-file; of lans parent
+    /// KEY=VALUE; Docker's, and of overlays learning, strict, port, ttl, group, encrypted, weft.key-file and weft.rekey; of lans parent
     #[arg(short, long)]
     pub(super) opt: Vec<String>,
     /// `null`: no addresses
@@ -847,7 +847,10 @@ pub(super) enum VxlanAction {
         #[command(subcommand)]
         action: VxlanFdbAction,
     },
-    /// Reads the key file of an encrypted overlay again
+    /// Changes the keys of an encrypted overlay
+    ///
+    /// Of a shared network of a cluster: makes a new key, and all nodes go over to it without loss, in two leases
+    /// (`--cluster-lease`). Of another network: reads its key file again.
     ///
     /// A line is `[EPOCH] KEY`, the key in 64 hexadecimal digits. The first line is sent with, a second one accepted too.
     /// To change keys without loss: add the new one, with another epoch, as second line and rekey all nodes; make it

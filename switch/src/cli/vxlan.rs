@@ -65,9 +65,13 @@ fn overlays(network: Option<&str>, place: &Place) -> Result<Value, weft_control:
 /// How an overlay encrypts, in words.
 fn encryption(info: &Value) -> String {
     let accepted: Vec<_> = info["accepted"].as_array().into_iter().flatten().map(text).collect();
-    match info["epoch"].as_u64() {
+    let state = match info["epoch"].as_u64() {
         Some(epoch) => format!("encrypted, epoch {epoch}, accepts {}", accepted.join(" and ")),
-        None => "encrypted, no keys: nothing passes".into(),
+        None => "encrypted, no keys: nothing passes".to_owned(),
+    };
+    match info["problem"].as_str() {
+        Some(problem) => format!("{state} ({problem})"),
+        None => state,
     }
 }
 

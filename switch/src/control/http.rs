@@ -163,6 +163,9 @@ async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) 
             (network, _) => network?,
         };
         let mut view = json!(network);
+        if let Some(encryption) = inner.encryption(network)? {
+            view["encryption"] = json!(encryption);
+        }
         view["endpoints"] = inner
             .model
             .members(&network.id)

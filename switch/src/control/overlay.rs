@@ -37,6 +37,7 @@ impl Inner {
         port.foreign = true;
         let id = self.dataplane.add_tunnel(port, self.tunnel_of(network, overlay)?).map_err(refused)?;
         self.tunnels.insert(network.id.clone(), id);
+        self.install_secrets(network);
         Ok(())
     }
 
@@ -109,13 +110,18 @@ impl Inner {
         self.commit(model)
     }
 
-    /// Reads the key file of an overlay again; its tunnel goes over to what is there now.
+    /// Reads the key file of an overlay again; its tunnel goes over to what is there now. The keys of a shared network are made
+    /// anew, and all nodes go over.
     pub(crate) fn rekey(&mut self, reference: &str) -> Result<EncryptionInfo> {
         let (port, _) = self.tunnel(reference)?;
-        let network = self.model.network(reference)?;
+        let network = self.model.network(reference)?.clone();
+        if network.overlay.as_ref().is_some_and(|overlay| overlay.global && overlay.encrypted) {
+            self.rekey_shared(&network)?;
+            return self.encryption(&network)?.ok_or_else(|| unavailable("its tunnel is gone"));
+        }
         let keys = network.overlay.as_ref().map(keys_of).transpose()?.flatten();
         let keys = keys.ok_or_else(|| ControlError::new(Code::Invalid, &network.name, format!("network {} is not encrypted", network.name)).hint("make it with -o encrypted"))?;
-        let info = EncryptionInfo { epoch: Some(keys.current), accepted: keys.epochs.iter().map(|(epoch, _)| *epoch).collect(), sessions: 0 };
+        let info = EncryptionInfo { epoch: Some(keys.current), accepted: keys.epochs.iter().map(|(epoch, _)| *epoch).collect(), sessions: 0, problem: None };
         let name = network.name.clone();
         self.carry_out(TunnelCommand::SetKeys(port, keys))?;
         self.event("overlay rekey", json!({ "network": name, "epoch": info.epoch }));
@@ -146,10 +152,26 @@ impl Inner {
             let Some((overlay, port)) = network.overlay.as_ref().zip(self.tunnels.get(&network.id)) else { continue };
             let view = state.tunnels.iter().find(|view| view.port == *port);
             let drops = ports.iter().find(|view| view.id == *port).map(|view| views::drops(&view.counters.drops)).unwrap_or_default();
-            infos.extend(view.map(|view| info(network, overlay, view, drops)));
+            infos.extend(view.map(|view| OverlayInfo { encryption: self.encryption_of(network, view), ..info(network, overlay, view, drops) }));
         }
         infos.sort_by(|one, other| one.network.cmp(&other.network));
         Ok(Overlays { networks: infos, drops: sum(state.drops.iter().flat_map(vxlan::Drops::iter)) })
+    }
+
+    /// How a network encrypts, if it does.
+    pub(crate) fn encryption(&self, network: &Network) -> Result<Option<EncryptionInfo>> {
+        if network.overlay.as_ref().is_none_or(|overlay| !overlay.encrypted) {
+            return Ok(None);
+        }
+        let (state, port) = (self.tunnel_state()?, self.tunnels.get(&network.id));
+        Ok(state.tunnels.iter().find(|view| Some(&view.port) == port).and_then(|view| self.encryption_of(network, view)))
+    }
+
+    fn encryption_of(&self, network: &Network, view: &TunnelView) -> Option<EncryptionInfo> {
+        let crypt = view.crypt.as_ref()?;
+        let missing = || network.overlay.as_ref().and_then(|overlay| keys_of(overlay).err()).map(|error| error.message);
+        let problem = if network.is_global() { self.secrets_problem(network) } else { crypt.current.is_none().then(missing).flatten() };
+        Some(EncryptionInfo { epoch: crypt.current, accepted: crypt.epochs.clone(), sessions: crypt.sessions, problem })
     }
 
     /// Drops inside tunnels, for the totals.
@@ -172,13 +194,13 @@ impl Inner {
     }
 }
 
-/// What an encrypted overlay encrypts with, in a session of its own.
+/// What an encrypted overlay of this node encrypts with, in a session of its own; those of shared ones come later, from the store.
 pub(super) fn keys_of(overlay: &Overlay) -> Result<Option<Keys>> {
-    if !overlay.encrypted {
+    if !overlay.encrypted || overlay.global {
         return Ok(None);
     }
     let Some(path) = &overlay.key_file else {
-        return Err(ControlError::new(Code::Invalid, "encrypted", "an encrypted overlay needs keys").hint("say -o weft.key-file=FILE, a file made with `(umask 077; openssl rand -hex 32 > FILE)`, the same on all nodes"));
+        return Err(ControlError::new(Code::Invalid, "encrypted", "an encrypted overlay needs keys").hint("say -o weft.key-file=FILE, a file made with `(umask 077; openssl rand -hex 32 > FILE)`, the same on all nodes; or share the network through a cluster (`weft daemon --cluster-store`)"));
     };
     let epochs = key_file::read(Path::new(path))?;
     let current = epochs.first().map_or(0, |(epoch, _)| *epoch);
@@ -244,7 +266,7 @@ fn info(network: &Network, overlay: &Overlay, view: &TunnelView, mut drops: BTre
         strict: overlay.strict,
         ttl: overlay.ttl,
         group: overlay.group,
-        encryption: view.crypt.as_ref().map(|crypt| EncryptionInfo { epoch: crypt.current, accepted: crypt.epochs.clone(), sessions: crypt.sessions }),
+        encryption: None,
         peers: view.peers.iter().map(ToString::to_string).collect(),
         remotes: remotes.collect(),
         counters: named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),

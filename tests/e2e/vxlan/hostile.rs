@@ -8,12 +8,12 @@ use weft_tests::{ns::Ns, run::eventually};
 use super::Fabric;
 
 /// A socket in a node's namespace, to send what no VTEP would.
-pub(super) fn socket_in(ns: &Ns) -> UdpSocket {
+pub(crate) fn socket_in(ns: &Ns) -> UdpSocket {
     let netns = Netns::open_path(ns.path()).expect("the namespace opens");
     netns.run(|| Ok(UdpSocket::bind("0.0.0.0:0"))).expect("the namespace").expect("a socket")
 }
 
-pub(super) fn vxlan_header(vni: u32) -> [u8; 8] {
+pub(crate) fn vxlan_header(vni: u32) -> [u8; 8] {
     (u64::from(0x0800_0000_u32) << 32 | u64::from(vni) << 8).to_be_bytes()
 }
 

@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Node,
     Network,
     Endpoint,
+    Secrets,
     /// Taken: a name, an address, a number, or a count of changes.
     Claim,
 }
@@ -57,6 +58,11 @@ impl Keys {
     /// How it spans nodes.
     pub(super) fn overlay(&self, network: &str) -> String {
         format!("{}/overlay/network/{network}", self.prefix)
+    }
+
+    /// What an encrypted network encrypts with.
+    pub(super) fn secrets(&self, network: &str) -> String {
+        format!("{}/weft/secrets/{network}", self.prefix)
     }
 
     /// Who has this name.
@@ -114,6 +120,7 @@ impl Keys {
         let parts: Vec<_> = path.split('/').skip(1).collect();
         match parts[..] {
             ["weft", "node", _] => Kind::Node,
+            ["weft", "secrets", _] => Kind::Secrets,
             ["network", _] => Kind::Network,
             ["endpoint", _, _] => Kind::Endpoint,
             _ => Kind::Claim,
@@ -133,8 +140,8 @@ mod tests {
         assert_eq!(keys.endpoint("ab", "cd"), "/docker/network/v1.0/endpoint/ab/cd");
         assert_eq!(keys.overlay("ab"), "/docker/network/v1.0/overlay/network/ab");
         assert!(keys.vni(4096).starts_with("/docker/network/v1.0/idm/") && keys.pool("10.0.0.0/24".parse().unwrap()).starts_with("/docker/network/v1.0/ipam/"));
-        let kinds = [keys.node("n"), keys.network("a"), keys.endpoint("a", "b"), keys.overlay("a"), keys.networks_changed()].map(|key| keys.kind(&key));
-        assert_eq!(kinds, [Kind::Node, Kind::Network, Kind::Endpoint, Kind::Claim, Kind::Claim]);
+        let kinds = [keys.node("n"), keys.network("a"), keys.endpoint("a", "b"), keys.overlay("a"), keys.networks_changed(), keys.secrets("a")].map(|key| keys.kind(&key));
+        assert_eq!(kinds, [Kind::Node, Kind::Network, Kind::Endpoint, Kind::Claim, Kind::Claim, Kind::Secrets]);
         for bad in ["", "/", "a//b", "a b"] {
             assert!(Keys::new(bad).unwrap_err().message.contains("--cluster-prefix"));
         }

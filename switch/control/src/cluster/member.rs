@@ -7,8 +7,11 @@ use std::{
 
 use super::{
     Keys, Replica,
-    record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, OverlayRecord},
+    Epochs, SecretsError,
+    record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, OverlayRecord, RecordError},
 };
+use vxlan::crypt::Secret;
+
 use crate::{
     error::{Code, ControlError},
     model::{Endpoint, Model, Network, Sandbox},
@@ -135,11 +138,11 @@ impl Member {
         }
     }
 
-    /// Makes a network everybody's. False when another node was quicker with any network: look again what there is.
+    /// Makes a network everybody's, with the first `secret` of an encrypted one. False when another node was quicker with any network: look again what there is.
     ///
     /// # Errors
     /// When the store does not answer: the network is removed once it does.
-    pub fn create_network(&mut self, store: &mut dyn Store, replica: &mut Replica, network: &Network) -> Result<bool, ClusterError> {
+    pub fn create_network(&mut self, store: &mut dyn Store, replica: &mut Replica, network: &Network, secret: Option<Secret>) -> Result<bool, ClusterError> {
         let Some(record) = NetworkRecord::of(network) else { return Ok(true) };
         let keys = &self.keys;
         let claims = self.network_claims(&record);
@@ -147,7 +150,8 @@ impl Member {
         let seen = replica.revision(&changed).map_or_else(|| Compare::Absent(changed.clone()), |revision| Compare::Unchanged(changed.clone(), revision));
         let when = claims.iter().cloned().chain([keys.network(&record.id)]).map(Compare::Absent).chain([seen]).collect();
         let overlay = OverlayRecord { vni: record.vni(), subnets: record.subnets() };
-        let mut then = vec![put(keys.network(&record.id), record::encode(&record), None), put(keys.overlay(&record.id), record::encode(overlay), None)];
+        let mut then = vec![put(keys.network(&record.id), record.encode(), None), put(keys.overlay(&record.id), record::encode(overlay), None)];
+        then.extend(secret.map(|secret| put(keys.secrets(&record.id), record::encode(Epochs::first(secret).record()), None)));
         then.extend(claims.into_iter().chain([changed]).map(|key| put(key, claim(&record.id), None)));
         let done = self.transact(store, replica, Transaction { when, then });
         if let Err(ClusterError::Store(StoreError::Away(_))) = done {
@@ -177,13 +181,49 @@ impl Member {
                 return Err(ControlError::new(Code::Conflict, &record.name, format!("network {} has active endpoints: {}", record.name, names.join(", "))).hint("remove or disconnect them first").into());
             }
             let seen = entry.map_or_else(|| Compare::Absent(entered.clone()), |entry| Compare::Unchanged(entered.clone(), entry.revision));
-            let gone = self.network_claims(&record).into_iter().chain([key.clone(), self.keys.overlay(&record.id), entered.clone()]).map(|key| Change::Delete { key });
+            let gone = self.network_claims(&record).into_iter().chain([key.clone(), self.keys.overlay(&record.id), self.keys.secrets(&record.id), entered.clone()]).map(|key| Change::Delete { key });
             let then = gone.chain([put(self.keys.networks_changed(), claim(&record.id), None)]).collect();
             if self.transact(store, replica, Transaction { when: vec![Compare::Present(key.clone()), seen], then })? || store.range(&key)?.entries.is_empty() {
                 return Ok(());
             }
         }
         Err(busy(&record.name).into())
+    }
+
+    /// Takes an encrypted network's secrets to their next stage, or makes the first; see `secrets.rs`. Nothing when another node was
+    /// quicker, or they cannot be read.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub fn advance_secrets(&self, store: &mut dyn Store, replica: &mut Replica, network: &str, fresh: Secret) -> Result<bool, ClusterError> {
+        let next = match replica.epochs(network) {
+            Ok(epochs) => epochs.next(fresh),
+            Err(SecretsError::Missing(_)) => Epochs::first(fresh),
+            Err(SecretsError::Unreadable(..)) => return Ok(false),
+        };
+        self.put_secrets(store, replica, network, &next)
+    }
+
+    /// Begins to change an encrypted network's secrets, or replaces damaged ones; gives what is in the store now.
+    ///
+    /// # Errors
+    /// When a change is under way already, a later version wrote them, or the store does not answer.
+    pub fn rekey(&self, store: &mut dyn Store, replica: &mut Replica, network: &Network, fresh: Secret) -> Result<Epochs, ClusterError> {
+        let under_way = || ControlError::new(Code::Conflict, &network.name, format!("the keys of network {} are being changed", network.name));
+        let next = match replica.epochs(&network.id) {
+            Ok(epochs) if epochs.is_settled() => epochs.next(fresh),
+            Ok(_) => return Err(under_way().hint(format!("wait until one epoch is accepted: two leases of {:?}", self.time_to_live)).into()),
+            Err(SecretsError::Unreadable(key, error @ RecordError::Newer(_))) => return Err(ControlError::new(Code::Conflict, &key, format!("{key} {error}")).into()),
+            Err(_) => Epochs::first(fresh),
+        };
+        if self.put_secrets(store, replica, &network.id, &next)? { Ok(next) } else { Err(under_way().hint("another node was quicker: try again").into()) }
+    }
+
+    fn put_secrets(&self, store: &mut dyn Store, replica: &mut Replica, network: &str, epochs: &Epochs) -> Result<bool, ClusterError> {
+        let key = self.keys.secrets(network);
+        let seen = replica.revision(&key).map_or_else(|| Compare::Absent(key.clone()), |revision| Compare::Unchanged(key.clone(), revision));
+        let when = vec![seen, Compare::Present(self.keys.network(network))];
+        self.transact(store, replica, Transaction { when, then: vec![put(key, record::encode(epochs.record()), None)] })
     }
 
     /// Takes an endpoint's name and addresses. False when another node has one of them, or the network is gone: look again what there is.
@@ -281,7 +321,8 @@ impl Member {
                 if let Some(taken) = taken {
                     return Ok(Some(format!("network {} is gone, and {taken} is another's", network.name)));
                 }
-                if !self.create_network(store, replica, network)? {
+                // Its secrets are missing then, and soon made anew.
+                if !self.create_network(store, replica, network, None)? {
                     replica.reset(store.range(&self.keys.all())?);
                 }
                 continue;

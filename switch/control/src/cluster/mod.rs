@@ -10,6 +10,7 @@ mod member;
 mod reconcile;
 mod record;
 mod replica;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,8 @@ pub use keys::{Keys, PREFIX};
 pub use member::{ClusterError, Lost, Member};
 pub use reconcile::reconcile;
 pub use record::{NodeRecord, RecordError};
-pub use replica::Replica;
+pub use replica::{Replica, SecretsError};
+pub use secrets::{Epochs, Rotation};
 
 use crate::publish::Protocol;
 

@@ -4,13 +4,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use ipnetwork::IpNetwork;
 use packet::{Mac, UnicastMac, Vni};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Node, RemoteEndpoint};
+use super::{Epochs, Node, RemoteEndpoint, secrets::SecretsRecord};
 use crate::{
     ipam,
     model::{Endpoint, L2, Model, NatPreset, Network, Pool, Sandbox},
@@ -18,8 +19,12 @@ use crate::{
     publish::Protocol,
 };
 
-/// Of all records.
-const VERSION: u32 = 1;
+/// Of records that any program understands.
+const FIRST: u32 = 1;
+/// Of networks that are encrypted: a program that does not know of that must not carry them.
+const ENCRYPTED: u32 = 2;
+/// The latest that is understood.
+const VERSION: u32 = ENCRYPTED;
 
 /// Why a value is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +45,12 @@ struct Versioned<T> {
 }
 
 pub(super) fn encode<T: Serialize>(record: T) -> Vec<u8> {
+    encode_as(FIRST, record)
+}
+
+fn encode_as<T: Serialize>(version: u32, record: T) -> Vec<u8> {
     // Our own types: keys are strings, and nothing in them can fail.
-    serde_json::to_vec(&Versioned { version: VERSION, record }).unwrap_or_default()
+    serde_json::to_vec(&Versioned { version, record }).unwrap_or_default()
 }
 
 pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError> {
@@ -51,7 +60,7 @@ pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError
     }
     let damaged = |error: serde_json::Error| RecordError::Damaged(error.to_string());
     match serde_json::from_slice::<Version>(value).map_err(damaged)?.version {
-        VERSION => serde_json::from_slice::<Versioned<T>>(value).map(|versioned| versioned.record).map_err(damaged),
+        FIRST..=VERSION => serde_json::from_slice::<Versioned<T>>(value).map(|versioned| versioned.record).map_err(damaged),
         version => Err(RecordError::Newer(version)),
     }
 }
@@ -86,6 +95,14 @@ impl NodeRecord {
         }
         Ok(Node { name: self.name.clone(), ip: self.ip, api_port: self.api_port, vxlan_port: self.vxlan_port, since_ns: self.since_ns })
     }
+}
+
+/// What an encrypted network encrypts with. What is wrong with it never tells what it says.
+pub(super) fn decode_secrets(value: &[u8]) -> Result<Epochs, RecordError> {
+    decode::<SecretsRecord>(value).map_err(|error| match error {
+        RecordError::Newer(_) => error,
+        RecordError::Damaged(_) => damaged("it is no record of secrets"),
+    })?.try_into()
 }
 
 /// A name, address or number that is taken.
@@ -151,6 +168,10 @@ pub(super) struct NetworkRecord {
     strict: bool,
     #[serde(default)]
     ttl: Option<u8>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    encrypted: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rekey_s: Option<u32>,
 }
 
 impl NetworkRecord {
@@ -183,7 +204,22 @@ impl NetworkRecord {
             learning: overlay.learning,
             strict: overlay.strict,
             ttl: overlay.ttl,
+            encrypted: overlay.encrypted,
+            rekey_s: overlay.rekey_s,
         })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        encode_as(if self.encrypted { ENCRYPTED } else { FIRST }, self)
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// How long its secrets are used; for ever when missing.
+    pub(super) fn rekey(&self) -> Option<Duration> {
+        self.rekey_s.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     pub(super) fn vni(&self) -> u32 {
@@ -201,7 +237,7 @@ impl NetworkRecord {
         if self.vni == 0 || Vni::new(self.vni).is_none() {
             return Err(damaged(format!("VNI {} is outside 1 to 16777215", self.vni)));
         }
-        if !(68..=u32::from(vxlan::mtu_most(false))).contains(&self.mtu) || self.port == Some(0) || self.ttl == Some(0) {
+        if !(68..=u32::from(vxlan::mtu_most(self.encrypted))).contains(&self.mtu) || self.port == Some(0) || self.ttl == Some(0) {
             return Err(damaged("its MTU, port or ttl is out of range"));
         }
         if let Some(pool) = self.pools.iter().find(|pool| !ipam::is_usable(pool.subnet, pool.gateway) || !pool.subnet.contains(pool.range.network()) || !pool.subnet.contains(pool.range.broadcast())) {
@@ -242,8 +278,9 @@ impl NetworkRecord {
                 strict: self.strict,
                 ttl: self.ttl,
                 group: None,
-                encrypted: false,
+                encrypted: self.encrypted,
                 key_file: None,
+                rekey_s: self.rekey_s,
                 global: true,
             }),
             lan: None,

@@ -1,9 +1,10 @@
 //! The store as it was last seen.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     keys::{Keys, Kind},
+    Epochs,
     record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, RecordError},
 };
 use crate::store::{Change, Entry, LeaseId, Seen, Snapshot, Transaction};
@@ -14,6 +15,7 @@ enum Record {
     Node(NodeRecord),
     Network(Box<NetworkRecord>),
     Endpoint(Box<EndpointRecord>),
+    Secrets(Epochs),
     /// Who has what the key says; nobody in keys that only count.
     Claim(Option<String>),
     Unreadable(RecordError),
@@ -24,6 +26,17 @@ struct Known {
     revision: u64,
     lease: Option<LeaseId>,
     record: Record,
+}
+
+/// Why it is not known what a network encrypts with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SecretsError {
+    /// The store has none.
+    #[error("{0} is not in the store")]
+    Missing(String),
+    /// It has something else.
+    #[error("{0} {1}")]
+    Unreadable(String, RecordError),
 }
 
 /// See the module. A watch may tell what a snapshot, or a transaction of our own, told already: the later revision of a key holds.
@@ -96,6 +109,7 @@ impl Replica {
             Kind::Node => read(&entry, Record::Node),
             Kind::Network => read(&entry, |network| Record::Network(Box::new(network))),
             Kind::Endpoint => read(&entry, |endpoint| Record::Endpoint(Box::new(endpoint))),
+            Kind::Secrets => record::decode_secrets(&entry.value).map_or_else(Record::Unreadable, Record::Secrets),
             Kind::Claim => Record::Claim(record::decode::<ClaimRecord>(&entry.value).ok().map(|claim| claim.owner)),
         };
         self.known.insert(entry.key, Known { revision: entry.revision, lease: entry.lease, record });
@@ -150,6 +164,29 @@ impl Replica {
         }
     }
 
+    /// Networks that are encrypted, by id, with how long their secrets are used.
+    pub(super) fn encrypted(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
+        self.networks().filter(|network| network.is_encrypted()).map(|network| (network.id.as_str(), network.rekey()))
+    }
+
+    /// When a network's secrets were last changed.
+    pub(super) fn secrets_revision(&self, network: &str) -> Option<u64> {
+        self.revision(&self.keys.secrets(network))
+    }
+
+    /// What a network encrypts with.
+    ///
+    /// # Errors
+    /// Why that is not known, with the key's name.
+    pub fn epochs(&self, network: &str) -> Result<&Epochs, SecretsError> {
+        let key = self.keys.secrets(network);
+        match self.known.get(&key).map(|known| &known.record) {
+            Some(Record::Secrets(epochs)) => Ok(epochs),
+            Some(Record::Unreadable(error)) => Err(SecretsError::Unreadable(key, error.clone())),
+            _ => Err(SecretsError::Missing(key)),
+        }
+    }
+
     /// What there is and is not used, with the reason: `KEY has version 2, ...`.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         self.known.iter().filter_map(|(key, known)| {
@@ -158,7 +195,7 @@ impl Replica {
                 Record::Node(node) => node.node().err()?,
                 Record::Network(network) => network.network().err()?,
                 Record::Endpoint(endpoint) => endpoint.endpoint().err()?,
-                Record::Claim(_) => return None,
+                Record::Claim(_) | Record::Secrets(_) => return None,
             };
             Some(format!("{key} {error}"))
         })

@@ -2,6 +2,8 @@
 
 use packet::Instant;
 
+mod secrets;
+
 use super::*;
 use crate::{
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
@@ -82,7 +84,7 @@ impl TestNode {
             let request = NetworkCreate { name: name.into(), driver: Some("overlay".into()), global: Some(true), ..NetworkCreate::default() };
             let id = self.id();
             let id = model.create_network(&request, id).map_err(|error| error.message)?;
-            if self.member.create_network(&mut self.store, &mut self.replica, &model.networks[&id]).map_err(|error| error.to_string())? {
+            if self.member.create_network(&mut self.store, &mut self.replica, &model.networks[&id], None).map_err(|error| error.to_string())? {
                 self.model = model;
                 return Ok(id);
             }
@@ -321,7 +323,7 @@ fn later_versions_and_damage_are_named_and_left_alone() {
     let (store, mut one, _) = two();
     let keys = one.member.keys.clone();
     let id = "e".repeat(64);
-    for (value, expected) in [(r#"{"version":2,"new":1}"#, "has version 2"), (r#"{"version":1}"#, "cannot be read"), ("\u{0}", "cannot be read")] {
+    for (value, expected) in [(r#"{"version":3,"new":1}"#, "has version 3"), (r#"{"version":1}"#, "cannot be read"), ("\u{0}", "cannot be read")] {
         let then = vec![Change::Put { key: keys.network(&id), value: value.into(), lease: None }];
         store.handle().transact(&Transaction { when: vec![], then }).unwrap();
         one.catch_up();

@@ -18,7 +18,7 @@ pub fn parse_keys(text: &str) -> Result<Vec<(u32, Secret)>, String> {
             [epoch, key] => (epoch.parse().map_err(|_| format!("line {number}: the epoch is not a number from 0 to {}", u32::MAX))?, key),
             _ => return Err(format!("line {number}: want `[EPOCH] KEY`")),
         };
-        let secret = secret(key).map_err(|what| format!("line {number}: the key {what}, want 64 hexadecimal digits (32 bytes)"))?;
+        let secret = parse_secret(key).map_err(|what| format!("line {number}: the key {what}, want 64 hexadecimal digits (32 bytes)"))?;
         if keys.iter().any(|(known, _)| *known == epoch) {
             return Err(format!("line {number}: epoch {epoch} is there twice; say `EPOCH KEY`"));
         }
@@ -31,7 +31,11 @@ pub fn parse_keys(text: &str) -> Result<Vec<(u32, Secret)>, String> {
     }
 }
 
-fn secret(text: &str) -> Result<Secret, String> {
+/// 32 bytes in 64 hexadecimal digits.
+///
+/// # Errors
+/// What it has instead, never what it says.
+pub fn parse_secret(text: &str) -> Result<Secret, String> {
     if text.bytes().any(|byte| !byte.is_ascii_hexdigit()) {
         return Err("has other characters".into());
     }
@@ -43,6 +47,12 @@ fn secret(text: &str) -> Result<Secret, String> {
         *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| "has other characters".to_owned())?;
     }
     if secret == [0; 32] { Err("is all zeros".into()) } else { Ok(Secret(secret)) }
+}
+
+/// As [`parse_secret`] reads it.
+#[must_use]
+pub fn show_secret(secret: &Secret) -> String {
+    secret.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

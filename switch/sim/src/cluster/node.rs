@@ -257,7 +257,7 @@ impl Node {
             let mut model = self.model.clone();
             model.create_network(request, id.clone()).map_err(|error| error.message)?;
             let network = model.networks[&id].clone();
-            if self.share(|member, store, replica| member.create_network(store, replica, &network))? {
+            if self.share(|member, store, replica| member.create_network(store, replica, &network, None))? {
                 self.adopt(model, now);
                 return Ok(id);
             }

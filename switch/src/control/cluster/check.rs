@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use weft_control::api::ClusterCheck;
+use weft_control::{Network, api::ClusterCheck};
 
 use super::super::runtime::Inner;
 use crate::tunnel::probe;
@@ -22,6 +22,8 @@ pub(crate) struct Checks {
     members: Vec<(String, u16)>,
     /// Other nodes: name, and where their tunnels end.
     nodes: Vec<(String, SocketAddr)>,
+    /// Networks that encrypt, or cannot.
+    encrypted: Vec<ClusterCheck>,
     /// There is a shared network, and so a tunnel on each node.
     shares: bool,
 }
@@ -35,8 +37,23 @@ impl Inner {
             store: (cluster.config.store.url.to_string(), cluster.away.clone()),
             members: cluster.config.store.url.members.iter().map(|member| (member.host.clone(), member.port)).collect(),
             nodes: others.map(|node| (node.name.clone(), SocketAddr::new(node.ip, node.vxlan_port))).collect(),
+            encrypted: self.model.networks.values().filter_map(|network| self.encryption_check(network)).collect(),
             shares: self.model.networks.values().any(weft_control::Network::is_global),
         })
+    }
+}
+
+impl Inner {
+    fn encryption_check(&self, network: &Network) -> Option<ClusterCheck> {
+        let info = self.encryption(network).ok().flatten()?;
+        let name = &network.name;
+        let text = match (info.epoch, &info.problem) {
+            (Some(epoch), None) => format!("network {name} encrypts with epoch {epoch}"),
+            (Some(epoch), Some(problem)) => format!("network {name} encrypts with epoch {epoch}, which may not be the others': {problem}"),
+            (None, problem) => format!("network {name} is encrypted, has no keys, and carries nothing: {}", problem.as_deref().unwrap_or("they are not there yet")),
+        };
+        let ok = info.epoch.is_some() && info.problem.is_none();
+        Some(ClusterCheck { ok, text, hint: (!ok).then(|| format!("when the store answers, and the key is damaged: `weft vxlan rekey {name}` makes new ones")) })
     }
 }
 
@@ -49,7 +66,7 @@ impl Checks {
         let asked: Vec<_> = members.chain(nodes).collect();
         let (url, away) = self.store;
         let store = ClusterCheck { ok: away.is_none(), text: away.map_or_else(|| format!("store {url} is used"), |why| format!("store {url} cannot be used: {why}")), hint: None };
-        std::iter::once(store).chain(asked.into_iter().filter_map(|thread| thread.join().ok())).collect()
+        std::iter::once(store).chain(self.encrypted).chain(asked.into_iter().filter_map(|thread| thread.join().ok())).collect()
     }
 }
 

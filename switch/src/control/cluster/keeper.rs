@@ -110,9 +110,11 @@ impl Keeper {
         match self.store.keep_alive(lease) {
             Ok(()) => {
                 self.renew_at = Instant::now() + self.renew;
+                let mut inner = self.runtime.lock();
                 if std::mem::take(&mut self.away) {
-                    self.runtime.lock().is_back(false);
+                    inner.is_back(false);
                 }
+                inner.rotate_secrets();
                 true
             }
             Err(StoreError::Away(why)) => {

@@ -8,6 +8,7 @@
 mod check;
 mod keeper;
 mod program;
+mod secrets;
 mod way_out;
 
 use std::{
@@ -33,6 +34,7 @@ use weft_control::{
 pub(super) use check::Checks;
 pub(super) use keeper::start;
 
+use self::secrets::Secrets;
 use super::runtime::{Inner, new_id, unavailable};
 use crate::{dirs::Dirs, output_log::now_ns};
 
@@ -63,6 +65,7 @@ pub(crate) struct Cluster {
     /// Why nothing can be shared now.
     away: Option<String>,
     keeper: Arc<Signals>,
+    secrets: Secrets,
     /// Problems that were logged.
     told: BTreeSet<String>,
 }
@@ -101,6 +104,7 @@ impl Cluster {
             replica: Replica::new(config.keys.clone()),
             away: Some("it was not asked yet".into()),
             keeper,
+            secrets: Secrets::default(),
             told: BTreeSet::new(),
             config,
         }
@@ -163,7 +167,7 @@ impl Inner {
         let own = !request.peers.is_empty() || request.group.is_some();
         let global = request.global.or((is_overlay && !own && self.cluster.is_some()).then_some(true));
         // The others are reached as this node is.
-        let shared_mtu = self.cluster.as_ref().filter(|_| global == Some(true)).map(|cluster| overlay::usual_mtu(cluster.config.advertise.is_ipv6(), false));
+        let shared_mtu = self.cluster.as_ref().filter(|_| global == Some(true)).map(|cluster| overlay::usual_mtu(cluster.config.advertise.is_ipv6(), request.encrypted));
         Ok(NetworkCreate { global, mtu: request.mtu.or(shared_mtu).or_else(|| self.mtu_of_parent(request)), ..request.clone() })
     }
 
@@ -180,8 +184,10 @@ impl Inner {
             let network = model.network(&id)?.clone();
             self.check_against_uplink(&network)?;
             self.check_mtu_of_parent(&network)?;
+            let shared = network.overlay.as_ref().filter(|overlay| overlay.global && overlay.encrypted);
+            let secret = shared.map(|_| secrets::fresh()).transpose()?;
             network.overlay.as_ref().map(super::overlay::keys_of).transpose()?;
-            if !network.is_global() || self.share(|member, store, replica| member.create_network(store, replica, &network)).transpose()? != Some(false) {
+            if !network.is_global() || self.share(|member, store, replica| member.create_network(store, replica, &network, secret)).transpose()? != Some(false) {
                 return Ok((model, network));
             }
             self.read_again()?;
@@ -239,7 +245,11 @@ impl Inner {
 
     /// Tells the cluster what became different in this node's endpoints: a name, a port that is published, one that is down.
     pub(super) fn announce(&mut self) {
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.away.is_none()) else { return };
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.away.is_some() {
+            // What differs then is told.
+            return cluster.keeper.again.store(true, Ordering::Relaxed);
+        }
         for sandbox in self.model.sandboxes.values() {
             for endpoint in sandbox.endpoints.iter().filter(|endpoint| self.model.is_global(&endpoint.network)) {
                 match cluster.share(|member, store, replica| member.update_endpoint(store, replica, sandbox, endpoint)) {
@@ -275,6 +285,7 @@ impl Inner {
         if model != self.model {
             self.adopt(model);
         }
+        self.install_all_secrets();
         let Some(cluster) = &mut self.cluster else { return };
         let problems: BTreeSet<_> = cluster.replica.problems().collect();
         for problem in problems.difference(&cluster.told) {
@@ -325,6 +336,7 @@ impl Inner {
             let node = cluster.config.node.clone();
             tracing::warn!("the cluster's store cannot be used: {why}");
             self.event("cluster away", json!({ "node": node, "why": why }));
+            self.install_all_secrets();
         }
     }
 

@@ -138,6 +138,9 @@ fn view(inner: &Inner, network: &Network, with_members: bool) -> Value {
             ("com.docker.network.driver.mtu", network.mtu.to_string()),
         ]);
     }
+    if let Some(problem) = inner.secrets_problem(network) {
+        options.insert("weft.keys", format!("not usable: {problem}"));
+    }
     let mut containers = Map::new();
     for (sandbox, endpoint) in with_members.then(|| inner.model.members(&network.id)).into_iter().flatten() {
         containers.insert(sandbox.id.clone(), member(&sandbox.name, &endpoint.id, &endpoint.mac, &endpoint.addresses));
