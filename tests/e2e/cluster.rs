@@ -2,8 +2,15 @@
 //! rows: V2, V4, V5, V7 to V10, V12 to V16, V18.
 
 mod encrypted;
+mod faults;
+mod reach;
 
-use std::{fs, thread};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread,
+};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -34,6 +41,13 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::encrypted_with_new_keys", ENCRYPTED, encrypted::rotation),
         test("cluster::encrypted_with_new_keys_by_itself", ENCRYPTED, encrypted::periodic),
         test("cluster::encrypted_with_damaged_keys", ENCRYPTED, encrypted::damaged),
+        test("cluster::faults_a_killed_node", NEEDS, faults::killed_node),
+        test("cluster::faults_of_the_store", NEEDS, faults::store),
+        test("cluster::faults_a_partition", &[NEEDS, &[Need::Tool("nft")]].concat(), faults::partition),
+        test("cluster::faults_an_underlay_that_loses", &[NEEDS, &[Need::Tool("nft"), Need::Tool("python3"), Need::Tool("curl")]].concat(), faults::loss),
+        test("cluster::tls_and_users", &[NEEDS, &[Need::Tool("openssl")]].concat(), reach::tls_and_users),
+        test("cluster::over_ipv6", NEEDS, reach::ipv6),
+        test("cluster::a_node_without_root", &[NEEDS, &[Need::Tool("setpriv")]].concat(), reach::rootless),
         test("cluster::internal_and_own_networks", NEEDS, internal_and_own),
     ]
 }
@@ -133,6 +147,19 @@ impl Cluster {
 
     fn pings(&self, index: usize, from: &str, to: &str) -> bool {
         self.weft(index, &format!("exec {from} ping -c 1 -W 1 {to}")).code == Some(0)
+    }
+
+    fn weft_args(&self, index: usize, arguments: &[&str]) -> Ran {
+        self.fabric.nodes[index].lab.weft_args(arguments)
+    }
+
+    /// `weft LINE` that runs on, and the file that it writes to.
+    fn background(&self, index: usize, line: &str, report: &str) -> (Child, PathBuf) {
+        let lab = &self.fabric.nodes[index].lab;
+        let path = lab.dir().join(report);
+        let output = fs::File::create(&path).expect("a file");
+        let mut command = lab.weft_command();
+        (command.args(words(line)).stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).spawn().expect("weft"), path)
     }
 
     fn log(&self, index: usize) -> String {

@@ -26,15 +26,15 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-struct User {
-    home: std::path::PathBuf,
+pub(crate) struct User {
+    pub(crate) home: std::path::PathBuf,
     tun: bool,
     /// The namespace that plays the host; the real one when missing.
-    host: Option<String>,
+    pub(crate) host: Option<String>,
 }
 
 impl User {
-    fn new(name: &str, tun: bool) -> Self {
+    pub(crate) fn new(name: &str, tun: bool) -> Self {
         let home = std::env::temp_dir().join(format!("weft-user-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&home).expect("home");
         nix::unistd::chown(&home, Some(UID.into()), Some(UID.into())).expect("chown");
@@ -46,7 +46,7 @@ impl User {
     }
 
     /// `weft` as that user. With `tun`, /dev/net/tun is a 0666 node in a mount namespace of the command's own.
-    fn weft(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn weft(&self, arguments: &[&str]) -> Command {
         let mut command = if self.tun {
             let node = self.home.join("tun");
             let mut command = Command::new("unshare");
@@ -67,7 +67,7 @@ impl User {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         run(&mut self.weft(arguments))
     }
 }

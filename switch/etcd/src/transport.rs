@@ -32,6 +32,8 @@ pub(super) const LARGEST_ANSWER: usize = 64 << 20;
 const DEAD: Duration = Duration::from_secs(4);
 const IDLE: Duration = Duration::from_secs(2);
 const PROBES: u32 = 2;
+/// How etcd's JSON gateway refuses whom it could take for the certificate's user.
+const NAMED_CERTIFICATE: &[u8] = b"CommonName of client";
 
 /// The members, the connections to them, and what lets us in.
 pub(super) struct Transport {
@@ -172,6 +174,7 @@ impl Transport {
         let answer = self.body(member, response).await?;
         Err(match wire::read_error(&answer) {
             Some((code, message)) => Failure::Answered(code, message),
+            None if answer.starts_with(NAMED_CERTIFICATE) => Failure::Untrusted(format!("{name}: an etcd that has users takes no client certificate with a common name (CN) here: use one without")),
             None => Failure::Unanswered(format!("{name}: {status}, not in etcd's words (it must be etcd 3.4 or later)")),
         })
     }

@@ -1,15 +1,12 @@
 //! Encrypted shared networks: keys that come through the store, change while traffic flows, and are missing.
 
-use std::{
-    fs,
-    process::{Child, Stdio},
-};
+use std::fs;
 
 use serde_json::Value;
 use weft_tests::run::eventually;
 
 use super::{
-    Cluster, LEASE,
+    Cluster, LEASE, faults::Flood,
     super::vxlan::{
         hostile::{socket_in, vxlan_header},
         sniff,
@@ -36,14 +33,6 @@ impl Cluster {
         let all = self.etcdctl(0, "get --prefix /docker/network/v1.0/weft/secrets/").ok();
         let (key, value) = all.trim().split_once('\n').expect("a record");
         (key.to_owned(), value.to_owned())
-    }
-
-    fn background(&self, index: usize, line: &str, report: &str) -> (Child, std::path::PathBuf) {
-        let lab = &self.fabric.nodes[index].lab;
-        let path = lab.dir().join(report);
-        let output = fs::File::create(&path).expect("a file");
-        let mut command = lab.weft_command();
-        (command.args(line.split(' ')).stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).spawn().expect("weft"), path)
     }
 }
 
@@ -110,7 +99,7 @@ pub(super) fn rotation() {
     cluster.weft(1, "run -d --name server --net sealed -- iperf3 -s").ok();
     eventually("iperf3 listens", || cluster.weft(1, "exec server ss -ltn").stdout.contains(":5201"));
     let (events, told) = cluster.background(1, "events --json", "events");
-    let (mut pinging, pings) = cluster.background(0, "exec one ping -i 0.01 -w 60 two", "pings");
+    let flood = Flood::start(&cluster, 0, "one", "two");
     let (mut load, _) = cluster.background(0, "exec one iperf3 -t 60 -b 50M --bidir -c server", "load");
     let started = std::time::Instant::now();
     cluster.weft(1, "vxlan rekey sealed").ok();
@@ -122,18 +111,12 @@ pub(super) fn rotation() {
     assert!(took.as_secs() >= 4, "a lease at least: {took:?}");
     eventually("the old one ends", || (0..2).all(|node| cluster.epochs(node, "sealed") == (Some(2), vec![2])));
     eprintln!("rekey: new epoch sent with after {:.1} s, old one refused after {:.1} s (lease 4 s)", took.as_secs_f64(), started.elapsed().as_secs_f64());
-    pinging.kill().expect("it ends");
-    pinging.wait().expect("it ends");
+    let (sent, lost) = flood.stop();
     load.kill().expect("it ends");
     load.wait().expect("it ends");
     drop(weft_tests::ns::Background(events));
-    let report = fs::read_to_string(pings).expect("a report");
-    // Up to the last answer: its successors were on their way.
-    let heard: std::collections::BTreeSet<u32> = report.lines().filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok()).collect();
-    let last = heard.last().copied().unwrap_or(0);
-    let lost: Vec<_> = (1..last).filter(|number| !heard.contains(number)).collect();
-    eprintln!("rekey: {} of {last} pings lost", lost.len());
-    assert!(last > 300 && lost.is_empty(), "lost of {last}: {lost:?}");
+    eprintln!("rekey: {lost} of {sent} pings lost");
+    assert!(sent > 300 && lost == 0, "{lost} of {sent}");
     for node in &cluster.fabric.nodes {
         for reason in ["no_key", "bad_tag", "replayed", "clear_text"] {
             assert_eq!(node.dropped(reason), 0, "{reason}: {}", node.show());

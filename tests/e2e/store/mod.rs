@@ -4,7 +4,7 @@ mod contract;
 mod faults;
 mod local;
 mod members;
-mod security;
+pub(crate) mod security;
 
 use libtest_mimic::Trial;
 use weft_tests::runner::{Need, test};

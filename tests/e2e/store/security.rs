@@ -84,13 +84,14 @@ pub(super) fn tls() {
     drop(std::fs::remove_dir_all(&directory));
 }
 
-/// `ca` vouches for `member` (at this address) and `node`; `other` for nobody.
-fn make_certificates(directory: &PathBuf, address: &str) {
+/// `ca` vouches for `member` (at this address), `node`, and `unnamed`, which has no common name; `other` for nobody.
+pub(crate) fn make_certificates(directory: &PathBuf, address: &str) {
     let script = format!(
         "set -e
         for ca in ca other; do openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $ca.key -out $ca.pem -days 2 -subj /CN=$ca -addext keyUsage=critical,keyCertSign; done
-        for name in member node; do
-            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $name.key -out $name.csr -subj /CN=$name
+        for name in member node unnamed; do
+            case $name in unnamed) subject=/O=weft;; *) subject=/CN=$name;; esac
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $name.key -out $name.csr -subj $subject
             printf 'subjectAltName=IP:{address}\\nextendedKeyUsage=serverAuth,clientAuth\\n' > ext
             openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.pem
         done"

@@ -38,6 +38,8 @@ use self::secrets::Secrets;
 use super::runtime::{Inner, new_id, unavailable};
 use crate::{dirs::Dirs, output_log::now_ns};
 
+/// Why nothing is shared before the first answer.
+const NOT_ASKED: &str = "it was not asked yet";
 /// How often a change is tried that others keep coming before.
 const TRIES: usize = 16;
 
@@ -102,7 +104,7 @@ impl Cluster {
             store,
             member: Member::new(config.keys.clone(), node, config.lease),
             replica: Replica::new(config.keys.clone()),
-            away: Some("it was not asked yet".into()),
+            away: Some(NOT_ASKED.into()),
             keeper,
             secrets: Secrets::default(),
             told: BTreeSet::new(),
@@ -332,7 +334,7 @@ impl Inner {
     /// It does not.
     fn is_gone(&mut self, why: &str) {
         let Some(cluster) = &mut self.cluster else { return };
-        if cluster.away.replace(why.to_owned()).is_none() {
+        if cluster.away.replace(why.to_owned()).is_none_or(|before| before == NOT_ASKED) {
             let node = cluster.config.node.clone();
             tracing::warn!("the cluster's store cannot be used: {why}");
             self.event("cluster away", json!({ "node": node, "why": why }));
