@@ -44,7 +44,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::faults_a_killed_node", NEEDS, faults::killed_node),
         test("cluster::faults_of_the_store", NEEDS, faults::store),
         test("cluster::faults_a_partition", &[NEEDS, &[Need::Tool("nft")]].concat(), faults::partition),
-        test("cluster::faults_an_underlay_that_loses", &[NEEDS, &[Need::Tool("nft"), Need::Tool("python3"), Need::Tool("curl")]].concat(), faults::loss),
+        test("cluster::faults_an_underlay_that_loses", &[NEEDS, &[Need::Tool("nft"), Need::Tool("ethtool"), Need::Tool("python3"), Need::Tool("curl")]].concat(), faults::loss),
         test("cluster::tls_and_users", &[NEEDS, &[Need::Tool("openssl")]].concat(), reach::tls_and_users),
         test("cluster::over_ipv6", NEEDS, reach::ipv6),
         test("cluster::a_node_without_root", &[NEEDS, &[Need::Tool("setpriv")]].concat(), reach::rootless),

@@ -32,7 +32,8 @@
 //!
 //! **Nonces never repeat.** A sender draws a session of 64 random bits each time it is given keys, hence at each start,
 //! and counts the datagrams of each lane to each destination from 1. The same key again would take the same session drawn twice by senders
-//! of one network in one epoch (one in 2^33 after 2^16 starts). At [`COUNTER_MOST`] it stops.
+//! of one network in one epoch (one in 2^33 after 2^16 starts). So nodes that share a secret need not agree on anything, and one that was
+//! killed goes on in the same epoch with other keys. At [`COUNTER_MOST`] it stops.
 //!
 //! **Sender's address.** It is not part of the key, since a sender does not know it before the kernel chose, and it is
 //! believed only of a datagram that opened (as WireGuard does): who can hold datagrams back can make one that nobody has
@@ -46,7 +47,8 @@
 //! more than a window, even before they have left. Within a lane ([`LANES`](crate::LANES), by source port) order is kept.
 //!
 //! **Rotation.** At most [`EPOCHS_MOST`] epochs are accepted at once, one is used for sending. First all nodes are given the
-//! new one to accept, then to send with; then the old one is taken away, and its sessions with it.
+//! new one to accept, then to send with; then the old one is taken away, and its sessions with it. Nodes of a cluster do so by
+//! themselves (`switch/control/src/cluster/secrets.rs`).
 //!
 //! **Fails closed.** An encrypted VNI neither sends nor takes a clear frame, with or without keys (cf. CVE-2023-28840 to
 //! -28842); one that is not encrypted takes no sealed one. No forward secrecy: who learns a secret can read what was

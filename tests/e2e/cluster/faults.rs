@@ -153,7 +153,8 @@ pub(super) fn partition() {
 pub(super) fn loss() {
     let cluster = start();
     for node in &cluster.fabric.nodes {
-        node.lab.host.sh("nft add table inet lossy && nft add chain inet lossy in '{ type filter hook input priority 0; }' && nft add rule inet lossy in udp dport 4789 numgen random mod 100 '<' 5 drop").ok();
+        // What is lost is a datagram, never a train of them.
+        node.lab.host.sh("ethtool -K eth0 gso off gro off tx-udp-segmentation off >/dev/null && nft add table inet lossy && nft add chain inet lossy in '{ type filter hook input priority 0; }' && nft add rule inet lossy in udp dport 4789 numgen random mod 100 '<' 5 drop").ok();
     }
     let ping = cluster.weft(0, "exec s0 ping -q -i 0.005 -c 2000 -W 1 s1").stdout;
     let percent = ping.lines().find_map(|line| line.split(", ").find_map(|part| part.strip_suffix(" packet loss"))).unwrap_or("?").to_owned();
