@@ -501,7 +501,11 @@ impl Loop {
             Command::RemovePort(port) => Some(*port),
             _ => None,
         };
-        let reply = self.switch.apply(command, now, &mut self.outbox)?;
+        // Of a port without a device: a capture knows its name too.
+        let reply = match command {
+            Command::AddPort(config) => Reply::Port(self.add_switch_port(config, now)?),
+            command => self.switch.apply(command, now, &mut self.outbox)?,
+        };
         self.drain();
         if let Some(port) = removed {
             self.close(port);
@@ -527,10 +531,10 @@ impl Loop {
         Ok(port)
     }
 
-    fn add_switch_port(&mut self, config: PortConfig, now: Instant) -> Result<PortId, AddPortError> {
+    fn add_switch_port(&mut self, config: PortConfig, now: Instant) -> Result<PortId, CommandError> {
         let name = config.name.clone();
         let Reply::Port(port) = self.switch.apply(Command::AddPort(config), now, &mut self.outbox)? else {
-            return Err(AddPortError::Stopped);
+            return Err(CommandError::TooMany("ports"));
         };
         if self.names.len() <= port.index() {
             self.names.resize_with(port.index() + 1, String::new);
@@ -755,6 +759,7 @@ impl Loop {
         let slot = port.index();
         let Some(Some((owner, io))) = self.ports.get_mut(slot) else {
             let now = self.now();
+            let Some(frame) = self.uplink.take_meshed(port, frame, now) else { return };
             if !self.tunnels.take(port, frame, now) {
                 self.switch.egress_error(port, DropReason::WriteFailed, 1);
             }

@@ -8,13 +8,13 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use dataplane::{Link, Outbox, PacketUplink, Router, RouterStats, Switch};
+use dataplane::{Link, MESH, Mesh, MeshConfig, MeshStats, Outbox, PacketUplink, Routed, Router, RouterStats, Switch};
 use mio::{Registry, event::Event};
 use nat::{
     ConnectionView, FlowEvent, Forward, ForwardError, ForwardId, ForwardView, Inside, NatConfig, NatDrops, TrafficView,
-    proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, Resolvers, SocketId, Transport},
+    proxy::{FlowView, Network, Output, Proxy, ProxyStats, Publish, PublishView, Ready, Resolvers, SocketId, Target, Transport},
 };
-use packet::{Frame, Instant, NetworkId, Pool};
+use packet::{Frame, Instant, NetworkId, Pool, PortId};
 
 use crate::io::sockets::{FIRST, HostSockets};
 
@@ -43,8 +43,12 @@ pub(crate) enum UplinkCommand {
     SetInsideMtu(NetworkId, IpAddr, Option<u16>),
     /// Forward what comes in on a socket that listens or is bound.
     Publish(Publish, OwnedFd),
+    /// Forward it to these from now on.
+    Retarget(SocketId, Vec<Target>),
     /// Stop.
     Unpublish(SocketId),
+    /// The routing mesh; its part of the proxy, where there is a mesh.
+    SetMesh(Option<(MeshConfig, Network)>),
     /// Tell of flows as they come and go, or no longer.
     WatchFlows(bool),
     /// Flows, published ports, counters.
@@ -73,6 +77,7 @@ pub(crate) struct UplinkState {
     /// Flows that networks opened by host sockets, by family (true is IPv4).
     pub(crate) opened: BTreeMap<(NetworkId, bool), u64>,
     pub(crate) router: RouterStats,
+    pub(crate) mesh: MeshStats,
     pub(crate) translation: NatDrops,
 }
 
@@ -80,10 +85,13 @@ pub(crate) struct UplinkState {
 #[derive(Debug)]
 pub(crate) struct Uplink {
     router: Router,
+    mesh: Mesh,
     proxy: Proxy,
     sockets: HostSockets,
     ready: Vec<(SocketId, Ready)>,
     output: Output,
+    /// Frames of the mesh port.
+    meshed: Vec<(PortId, Frame)>,
     /// Some flow had more to send than its turn allowed.
     more: bool,
 }
@@ -91,7 +99,16 @@ pub(crate) struct Uplink {
 impl Uplink {
     pub(crate) fn new(pool: Pool, registry: Registry, nat: NatConfig) -> Self {
         let router = Router::new(pool.clone(), nat);
-        Self { router, proxy: Proxy::new(pool), sockets: HostSockets::new(registry), ready: Vec::new(), output: Vec::new(), more: false }
+        Self {
+            router,
+            mesh: Mesh::default(),
+            proxy: Proxy::new(pool),
+            sockets: HostSockets::new(registry),
+            ready: Vec::new(),
+            output: Vec::new(),
+            meshed: Vec::new(),
+            more: false,
+        }
     }
 
     /// Whether epoll has anything to say to it.
@@ -100,11 +117,11 @@ impl Uplink {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.more || !self.ready.is_empty()
+        self.more || !self.ready.is_empty() || !self.output.is_empty() || !self.meshed.is_empty()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.router.poll_timeout(), self.proxy.poll_timeout()].into_iter().flatten().min()
+        [self.router.poll_timeout(), self.proxy.poll_timeout(), self.mesh.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Notes an event of epoll; false when it is not about a socket of ours.
@@ -117,9 +134,37 @@ impl Uplink {
 
     /// A frame that a gateway took for the outside.
     pub(crate) fn take(&mut self, network: NetworkId, frame: Frame, now: Instant) {
+        let frame = if self.mesh.is_network(network) {
+            let routed = self.mesh.back(frame, now);
+            let Some(frame) = self.routed(routed, now) else { return };
+            frame
+        } else {
+            frame
+        };
         if let Some(frame) = self.router.take(network, frame, now, &mut self.output) {
             self.proxy.frame(network, &frame, now, &mut self.sockets, &mut self.output);
         }
+    }
+
+    /// A frame that the switch sends to a port without a device; gives it back unless that is the mesh port.
+    pub(crate) fn take_meshed(&mut self, port: PortId, frame: Frame, now: Instant) -> Option<Frame> {
+        if !self.mesh.is_port(port) {
+            return Some(frame);
+        }
+        let routed = self.mesh.arrive(frame, now);
+        self.routed(routed, now)
+    }
+
+    /// Gives back what is not of the mesh.
+    fn routed(&mut self, routed: Routed, now: Instant) -> Option<Frame> {
+        match routed {
+            Routed::NotMine(frame) => return Some(frame),
+            Routed::Gateway(network, frame) => self.output.push((network, frame)),
+            Routed::Port(port, frame) => self.meshed.push((port, frame)),
+            Routed::Proxy(frame) => self.proxy.frame(MESH, &frame, now, &mut self.sockets, &mut self.output),
+            Routed::Gone => {}
+        }
+        None
     }
 
     /// The end of a turn: what epoll and the clock had to say, what flows owe; frames go into their
@@ -136,9 +181,18 @@ impl Uplink {
         if self.router.poll_timeout().is_some_and(|at| at <= now) {
             self.router.handle_timeout(now, &mut self.output);
         }
+        self.mesh.handle_timeout(now);
         self.more = self.proxy.flush(now, &mut self.sockets, &mut self.output);
         for (network, frame) in self.output.drain(..) {
-            switch.inject(network, frame, now, outbox);
+            let routed = if network == MESH { self.mesh.send(frame, now) } else { Routed::Gateway(network, frame) };
+            match routed {
+                Routed::Gateway(network, frame) => switch.inject(network, frame, now, outbox),
+                Routed::Port(port, frame) => switch.ingress(port, frame, now, outbox),
+                _ => {}
+            }
+        }
+        for (port, frame) in self.meshed.drain(..) {
+            switch.ingress(port, frame, now, outbox);
         }
     }
 
@@ -190,6 +244,15 @@ impl Uplink {
                 }
                 return UplinkReply::Listener(added);
             }
+            UplinkCommand::Retarget(listener, targets) => self.proxy.retarget(listener, targets, now, &mut self.sockets, &mut self.output),
+            UplinkCommand::SetMesh(mesh) => {
+                let (config, network) = mesh.unzip();
+                self.mesh.configure(config);
+                match network {
+                    Some(network) => self.proxy.set_network(MESH, network),
+                    None => self.proxy.remove_network(MESH, &mut self.sockets),
+                }
+            }
             UplinkCommand::Unpublish(listener) => self.proxy.unpublish(listener, &mut self.sockets),
             UplinkCommand::WatchFlows(on) => {
                 self.router.watch(on);
@@ -205,6 +268,7 @@ impl Uplink {
                     traffic: self.router.nat().traffic(),
                     opened: self.proxy.opened().clone(),
                     router: self.router.stats(),
+                    mesh: self.mesh.stats,
                     translation: *self.router.nat().drops(),
                 }));
             }
@@ -235,16 +299,18 @@ impl Uplink {
             steps.push(format!("refused: no published port takes it{elsewhere}"));
             return;
         };
-        steps.push(format!("publish {}: DNAT to {}; the client keeps its address", publish.host, publish.inside));
+        let ends: Vec<_> = publish.targets.iter().map(|target| target.inside.to_string()).collect();
+        steps.push(format!("publish {}: DNAT to {}; the client keeps its address", publish.host, ends.join(", or ")));
+        let Some(target) = publish.targets.first().filter(|_| publish.network != MESH) else { return };
         let mut inside = frame.share();
         if !inside.make_unique() {
             return;
         }
         if let Some(mut packet) = packet::PacketMut::new(&mut inside)
-            && packet.set_destination(publish.inside.ip())
-            && packet.set_destination_port(publish.inside.port())
+            && packet.set_destination(target.inside.ip())
+            && packet.set_destination_port(target.inside.port())
         {
-            inside.bytes_mut()[..6].copy_from_slice(&publish.mac.0);
+            inside.bytes_mut()[..6].copy_from_slice(&target.mac.0);
             switch.explain_injected(publish.network, inside, now, steps);
         }
     }

@@ -1,8 +1,9 @@
 //! Clusters: nodes on one underlay that share overlay networks through a real etcd, started as the tutorial has it. SPEC
-//! rows: V2, V4, V5, V7 to V10, V12 to V16, V18.
+//! rows: V2, V4, V5, V7 to V10, V12 to V18, X5, C13.
 
 mod encrypted;
 mod faults;
+mod mesh;
 mod reach;
 
 use std::{
@@ -25,6 +26,7 @@ use super::vxlan::{Fabric, Node};
 const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("ping")];
 const TUTORIAL: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("ping"), Need::Tool("docker"), Need::Tool("redis-server"), Need::Tool("curl"), Need::Tool("python3")];
 const ENCRYPTED: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("ping"), Need::Tool("docker"), Need::Tool("iperf3"), Need::Tool("tshark")];
+const MESH: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("docker"), Need::Tool("curl"), Need::Tool("python3")];
 const FIREWALL: &[Need] = &[Need::Root, Need::Tun, Need::Tool("etcd"), Need::Tool("etcdctl"), Need::Tool("nft")];
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -49,6 +51,11 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::over_ipv6", NEEDS, reach::ipv6),
         test("cluster::a_node_without_root", &[NEEDS, &[Need::Tool("setpriv")]].concat(), reach::rootless),
         test("cluster::internal_and_own_networks", NEEDS, internal_and_own),
+        test("cluster::mesh_x5_v17_o7_every_node_answers", MESH, mesh::every_node_answers),
+        test("cluster::mesh_x5_the_dead_leave", MESH, mesh::the_dead_leave),
+        test("cluster::mesh_x5_datagrams_and_ipv6", MESH, mesh::datagrams_and_ipv6),
+        test("cluster::mesh_x5_a_port_that_is_taken_on_one_node", MESH, mesh::a_port_that_is_taken_on_one_node),
+        test("cluster::vip_c13_one_address_on_all_nodes", MESH, mesh::virtual_addresses),
     ]
 }
 

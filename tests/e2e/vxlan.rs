@@ -86,6 +86,18 @@ impl Fabric {
         this
     }
 
+    /// A machine on the underlay that is no node: 192.168.88.LAST and fd88::LAST.
+    pub(crate) fn outsider(&self, last: u8) -> Ns {
+        let ns = self.nodes[0].lab.ns(&format!("o{last}"));
+        let wire = &self.wire.name;
+        ns.sh(&format!(
+            "ip link add eth0 type veth peer name o{last} netns {wire} && ip addr add 192.168.88.{last}/24 dev eth0 && ip addr add fd88::{last}/64 dev eth0 nodad \
+             && ip link set eth0 up && ip -n {wire} link set o{last} master br0 up"
+        ))
+        .ok();
+        ns
+    }
+
     /// An overlay on the first `daemons` nodes, each a peer of all.
     fn overlay(&self, daemons: usize, ipv6: bool, options: &str) {
         let peers: Vec<_> = self.nodes.iter().map(|node| format!("--peer {}", if ipv6 { format!("fd88::{}", node.number) } else { node.underlay() })).collect();

@@ -93,7 +93,7 @@ fn world() -> World {
     let Ok(Reply::Network(network)) = switch.apply(Command::AddBridge(config), Instant::ZERO, &mut out) else { panic!("no bridge") };
     let Ok(Reply::Port(port)) = switch.apply(Command::AddPort(PortConfig::new(network, "a")), Instant::ZERO, &mut out) else { panic!("no port") };
     let mut proxy = Proxy::new(pool.clone());
-    proxy.set_network(network, Network { gateway_mac: GATEWAY, gateways: addresses, mtu: 1500, resolvers: Resolvers::default(), masquerade: true });
+    proxy.set_network(network, Network { gateway_mac: GATEWAY, gateways: addresses, mtu: 1500, resolvers: Resolvers::default(), masquerade: true, stand_in: Vec::new() });
     World { switch, pool, out, port, network, proxy, host: Dull::default(), now: Instant::ZERO }
 }
 

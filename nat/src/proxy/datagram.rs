@@ -16,7 +16,7 @@ use packet::{Duration, Instant, Mac};
 use crate::watch::Watch;
 
 use super::{
-    Key, Output, Owner, Proxy, Publish, Transport, mtu_of, release,
+    Key, Output, Owner, Proxy, Transport, mtu_of, release,
     sockets::{NetworkError, Ready, SocketId, Sockets},
     write::{self, Path},
 };
@@ -136,9 +136,10 @@ impl Datagrams {
         self.next
     }
 
-    pub(super) fn forget_listener(&mut self, listener: SocketId) {
-        self.sessions.retain(|_, session| session.socket != listener);
-        self.names.retain(|(socket, _), _| *socket != listener);
+    /// Forgets clients of a published port: those whose ends inside are not `kept`.
+    pub(super) fn forget_clients(&mut self, listener: SocketId, kept: impl Fn(&Key) -> bool) {
+        self.sessions.retain(|(key, _), session| session.socket != listener || kept(key));
+        self.names.retain(|(socket, _), key| *socket != listener || kept(key));
     }
 
     pub(super) fn end<S: Sockets>(&mut self, sockets: &mut S, owners: &mut HashMap<SocketId, Owner>, ends: impl Fn(&Key) -> bool) {
@@ -321,18 +322,17 @@ impl Proxy {
     }
 
     /// Clients of a published port.
-    pub(super) fn published_datagrams<S: Sockets>(&mut self, listener: SocketId, publish: Publish, now: Instant, sockets: &mut S, out: &mut Output) {
+    pub(super) fn published_datagrams<S: Sockets>(&mut self, listener: SocketId, now: Instant, sockets: &mut S, out: &mut Output) {
         self.receive(listener, now, sockets, out, |this, client| {
             if let Some(&key) = this.datagrams.names.get(&(listener, client)) {
                 return Some((key, Transport::Udp));
             }
-            let direct = Key { network: publish.network, inside: publish.inside, outside: client };
-            if this.datagrams.sessions.get(&(direct, Transport::Udp)).is_some_and(|session| session.socket == listener) {
-                return Some((direct, Transport::Udp));
-            }
-            this.datagrams.make_room(&direct);
-            let key = Key { outside: this.seen_from_inside(&publish, client)?, ..direct };
-            this.remember(key, Session { mac: publish.mac, transport: Transport::Udp, peer: client, socket: listener, last: now, rx_bytes: 0, tx_bytes: 0 }, now);
+            let (network, target) = this.next_target(listener)?;
+            this.datagrams.make_room(&Key { network, inside: target.inside, outside: client });
+            let key = this.key_of(network, target.inside, client)?;
+            let session = Session { mac: target.mac, transport: Transport::Udp, peer: client, socket: listener, last: now, rx_bytes: 0, tx_bytes: 0 };
+            this.datagrams.names.insert((listener, client), key);
+            this.remember(key, session, now);
             Some((key, Transport::Udp))
         });
     }
@@ -372,8 +372,8 @@ impl Proxy {
             } else {
                 write::udp(&mut frame, &path);
             }
-            if let Some((_, packets)) = self.publishes.get_mut(&socket) {
-                *packets += 1;
+            if let Some(published) = self.publishes.get_mut(&socket) {
+                published.hits += 1;
             }
             if frame.len() <= mtu + 14 {
                 out.push((key.network, frame));

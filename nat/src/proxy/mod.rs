@@ -8,6 +8,7 @@
 //! (datagrams), or the new one is refused (TCP).
 
 mod datagram;
+mod published;
 mod reassemble;
 pub mod sockets;
 mod tcp;
@@ -29,6 +30,7 @@ pub use view::{FlowView, PublishView, Transport};
 
 use crate::watch::{FlowEvent, Watch};
 use datagram::{Binding, Datagrams};
+use published::Published;
 use reassemble::Reassembler;
 use tcp::{Budget, Context, Segment, State, Tcp, Verdict};
 use timers::Timers;
@@ -53,6 +55,8 @@ pub struct Network {
     pub resolvers: Resolvers,
     /// Whether sandboxes may open flows to the outside; published ports work either way.
     pub masquerade: bool,
+    /// As whom sandboxes see clients that they could not answer to; as the gateway where there is none of the family.
+    pub stand_in: Vec<IpAddr>,
 }
 
 /// Who answers questions for names.
@@ -76,13 +80,17 @@ impl Network {
         self.gateways.iter().map(ipnetwork::IpNetwork::ip).find(|ip| ip.is_ipv4() == ipv4)
     }
 
+    fn stand_in(&self, ipv4: bool) -> Option<IpAddr> {
+        self.stand_in.iter().copied().find(|ip| ip.is_ipv4() == ipv4).or_else(|| self.gateway(ipv4))
+    }
+
     fn is_inside(&self, ip: IpAddr) -> bool {
         self.gateways.iter().any(|subnet| subnet.contains(ip))
     }
 }
 
 /// A published port: what comes in on a host socket goes to a sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// The sandbox's network.
     pub network: NetworkId,
@@ -90,9 +98,16 @@ pub struct Publish {
     pub transport: Transport,
     /// Where the host listens.
     pub host: SocketAddr,
-    /// Where it goes.
+    /// Where it goes: each connection to the next in turn.
+    pub targets: Vec<Target>,
+}
+
+/// Where what comes in by a published port goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The sandbox's end.
     pub inside: SocketAddr,
-    /// The sandbox's address on the link.
+    /// Its address on the link.
     pub mac: Mac,
 }
 
@@ -123,7 +138,8 @@ impl Key {
 struct Flow {
     key: Key,
     mac: Mac,
-    is_inbound: bool,
+    /// The published port that it came in by, and how many would not have it before.
+    via: Option<(SocketId, usize)>,
     rx_bytes: u64,
     tx_bytes: u64,
     tcp: Tcp,
@@ -177,7 +193,7 @@ pub struct Proxy {
     counts: HashMap<(NetworkId, IpAddr), usize>,
     owners: HashMap<SocketId, Owner>,
     /// With what came in by each.
-    publishes: HashMap<SocketId, (Publish, u64)>,
+    publishes: HashMap<SocketId, Published>,
     datagrams: Datagrams,
     fragments: Reassembler,
     /// Datagram sockets that may have more to read than their turn allowed.
@@ -268,20 +284,6 @@ impl Proxy {
                 self.remove(at, true, sockets);
             }
         }
-    }
-
-    /// Forwards what comes in on `listener`, a socket that listens already.
-    pub fn publish(&mut self, listener: SocketId, publish: Publish) {
-        self.owners.insert(listener, Owner::Publish);
-        self.publishes.insert(listener, (publish, 0));
-    }
-
-    /// Stops; flows that came in by it live on.
-    pub fn unpublish<S: Sockets>(&mut self, listener: SocketId, sockets: &mut S) {
-        self.owners.remove(&listener);
-        self.publishes.remove(&listener);
-        self.datagrams.forget_listener(listener);
-        sockets.close(listener, false);
     }
 
     /// Tells of flows as they come and go, or no longer.
@@ -424,7 +426,7 @@ impl Proxy {
             Ok(socket) => {
                 self.count_opened(&key, peer);
                 let tcp = Tcp::outbound(socket, segment, self.isn(&key, now), now);
-                let at = self.insert(Flow { key, mac, is_inbound: false, rx_bytes: 0, tx_bytes: 0, tcp, noted: None });
+                let at = self.insert(Flow { key, mac, via: None, rx_bytes: 0, tx_bytes: 0, tcp, noted: None });
                 self.owners.insert(socket, Owner::Flow(at));
                 self.outcome(at, now, sockets, out);
             }
@@ -519,48 +521,6 @@ impl Proxy {
         self.owe(at);
     }
 
-    fn publish_ready<S: Sockets>(&mut self, listener: SocketId, now: Instant, sockets: &mut S, out: &mut Output) {
-        let Some(&(publish, _)) = self.publishes.get(&listener) else { return };
-        if publish.transport == Transport::Udp {
-            self.published_datagrams(listener, publish, now, sockets, out);
-            return;
-        }
-        while let Some((socket, client)) = sockets.tcp_accept(listener) {
-            let Some(outside) = self.index.len().lt(&MOST_FLOWS).then(|| self.seen_from_inside(&publish, client)).flatten() else {
-                self.stats.full += 1;
-                sockets.close(socket, true);
-                continue;
-            };
-            let key = Key { network: publish.network, inside: publish.inside, outside };
-            let tcp = Tcp::inbound(socket, self.isn(&key, now), now);
-            let at = self.insert(Flow { key, mac: publish.mac, is_inbound: true, rx_bytes: 0, tx_bytes: 0, tcp, noted: None });
-            self.owners.insert(socket, Owner::Flow(at));
-            if let Some((_, count)) = self.publishes.get_mut(&listener) {
-                *count += 1;
-            }
-            self.with_flow(at, now, sockets, out, |tcp, cx| {
-                tcp.send_syn(cx);
-                Verdict::Keep
-            });
-        }
-    }
-
-    /// The client's own address and port, unless the sandbox could not answer to them: loopback, its
-    /// own subnet and the other family are seen as the gateway.
-    fn seen_from_inside(&self, publish: &Publish, client: SocketAddr) -> Option<SocketAddr> {
-        let network = self.networks.get(&publish.network)?;
-        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let keeps = client.is_ipv4() == publish.inside.is_ipv4() && !packet::is_martian(client.ip()) && !network.is_inside(client.ip());
-        let ip = if keeps { client.ip() } else { network.gateway(publish.inside.is_ipv4())? };
-        // The port stays unless two clients would become one.
-        let is_free = |port: &u16| {
-            let key = Key { network: publish.network, inside: publish.inside, outside: SocketAddr::new(ip, *port) };
-            !self.index.contains_key(&key) && !self.datagrams.is_taken(&key)
-        };
-        let port = std::iter::once(client.port()).chain(49_152..=65_535).find(is_free)?;
-        Some(SocketAddr::new(ip, port))
-    }
-
     // ---- flows ----
 
     fn insert(&mut self, flow: Flow) -> usize {
@@ -578,7 +538,13 @@ impl Proxy {
     }
 
     fn remove<S: Sockets>(&mut self, at: usize, reset: bool, sockets: &mut S) {
-        let Some(mut flow) = self.flows[at].take() else { return };
+        if let Some(flow) = self.forget(at) {
+            sockets.close(flow.tcp.socket, reset);
+        }
+    }
+
+    fn forget(&mut self, at: usize) -> Option<Flow> {
+        let mut flow = self.flows[at].take()?;
         self.timers.forget(at, &mut flow.noted);
         flow.tcp.release(&mut self.budget);
         self.index.remove(&flow.key);
@@ -591,8 +557,8 @@ impl Proxy {
             }
         }
         self.owners.remove(&flow.tcp.socket);
-        sockets.close(flow.tcp.socket, reset);
         self.free.push(at);
+        Some(flow)
     }
 
     fn with_flow<S: Sockets>(&mut self, at: usize, now: Instant, sockets: &mut S, out: &mut Output, work: impl FnOnce(&mut Tcp, &mut Context<S>) -> Verdict) {
@@ -611,6 +577,8 @@ impl Proxy {
             Verdict::Keep => {}
             Verdict::Done => self.remove(at, false, sockets),
             Verdict::Broken => self.remove(at, true, sockets),
+            Verdict::Declined if self.try_next(at, now, sockets, out) => {}
+            Verdict::Declined => self.remove(at, true, sockets),
         }
     }
 
@@ -666,6 +634,9 @@ impl Proxy {
             let Some(flow) = self.flows[at].as_mut() else { continue };
             flow.noted = None;
             if flow.tcp.deadline() <= now {
+                if flow.tcp.is_unanswered() && self.try_next(at, now, sockets, out) {
+                    continue;
+                }
                 self.with_flow(at, now, sockets, out, Tcp::timeout);
                 self.owe(at);
             } else {

@@ -52,7 +52,7 @@ pub struct FlowView {
 }
 
 /// A published port with what came in by it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PublishView {
     /// Its listener.
     pub listener: SocketId,
@@ -71,7 +71,7 @@ impl Proxy {
             transport: Transport::Tcp,
             inside: flow.key.inside,
             outside: flow.key.outside,
-            is_inbound: flow.is_inbound,
+            is_inbound: flow.via.is_some(),
             state: flow.tcp.name(),
             tx_bytes: flow.rx_bytes,
             rx_bytes: flow.tx_bytes,
@@ -110,7 +110,7 @@ impl Proxy {
     /// All published ports.
     #[must_use]
     pub fn publishes(&self) -> Vec<PublishView> {
-        self.publishes.iter().map(|(&listener, &(publish, hits))| PublishView { listener, publish, hits }).collect()
+        self.publishes.iter().map(|(&listener, published)| PublishView { listener, publish: published.publish.clone(), hits: published.hits }).collect()
     }
 
     /// What would become of a flow of a sandbox, for people.
@@ -134,7 +134,7 @@ impl Proxy {
         let takes = |publish: &Publish| {
             publish.transport == transport && publish.host.port() == host.port() && publish.host.is_ipv4() == host.is_ipv4() && (publish.host.ip().is_unspecified() || publish.host.ip() == host.ip())
         };
-        self.publishes.values().map(|(publish, _)| *publish).find(takes)
+        self.publishes.values().map(|published| &published.publish).find(|publish| takes(publish)).cloned()
     }
 
     /// Whether a packet, whichever way it goes, is of a flow: its inside and outside ends.

@@ -179,7 +179,7 @@ impl World {
     pub(crate) fn new(seed: u64, faults: Faults, buffer: usize) -> Self {
         let pool = Pool::new(PoolConfig::default());
         let mut proxy = Proxy::new(pool.clone());
-        let network = Network { gateway_mac: GATEWAY, gateways: vec!["10.0.0.1/24".parse().unwrap()], mtu: 1500, resolvers: Resolvers::default(), masquerade: true };
+        let network = Network { gateway_mac: GATEWAY, gateways: vec!["10.0.0.1/24".parse().unwrap()], mtu: 1500, resolvers: Resolvers::default(), masquerade: true, stand_in: Vec::new() };
         proxy.set_network(NetworkId::new(0, 0), network);
         Self { proxy, echo: Echo { buffer, ..Echo::default() }, pool, wire: Wire::default(), random: seed, faults, late: [Vec::new(), Vec::new()], now: 0 }
     }

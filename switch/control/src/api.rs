@@ -364,9 +364,12 @@ pub struct VipEndpoint {
 /// An entry of `GET /v1/publishes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishInfo {
-    /// Whose port it is.
+    /// Whose port it is; empty for a service of the routing mesh that has no replica on this node.
     pub sandbox: String,
-    /// Where the host listens.
+    /// The service, for a port of the routing mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Where the host listens; why it does not, where another program has a port of the mesh.
     pub host: String,
     /// Where it leads.
     pub inside: String,

@@ -13,13 +13,15 @@ impl Model {
     pub(crate) fn settle_gateways(&mut self, sandbox_id: &str) {
         let Some(sandbox) = self.sandboxes.get_mut(sandbox_id).filter(|sandbox| sandbox.is_ours()) else { return };
         let ways: Vec<Vec<IpAddr>> = sandbox.endpoints.iter().map(|endpoint| self.networks.get(&endpoint.network).map_or_else(Vec::new, ways_out)).collect();
+        // Clients of the mesh are answered by the way they came.
+        let is_mesh: Vec<bool> = sandbox.endpoints.iter().map(|endpoint| self.networks.get(&endpoint.network).is_some_and(Network::is_mesh)).collect();
         for endpoint in &mut sandbox.endpoints {
             endpoint.gateways.clear();
         }
         for is_v4 in [true, false] {
             let way = |at: usize| ways[at].iter().find(|gateway| gateway.is_ipv4() == is_v4);
             let able = sandbox.endpoints.iter().enumerate().filter(|(at, _)| way(*at).is_some());
-            if let Some(at) = able.max_by_key(|(at, endpoint)| (endpoint.gw_priority, Reverse(*at))).map(|(at, _)| at) {
+            if let Some(at) = able.max_by_key(|(at, endpoint)| (endpoint.gw_priority, is_mesh[*at], Reverse(*at))).map(|(at, _)| at) {
                 sandbox.endpoints[at].gateways.extend(way(at));
             }
         }
@@ -37,7 +39,7 @@ impl Model {
 }
 
 fn ways_out(network: &Network) -> Vec<IpAddr> {
-    if network.internal || network.is_global() { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() }
+    if network.internal || (network.is_global() && !network.is_mesh()) { Vec::new() } else { network.pools.iter().map(|pool| pool.gateway).collect() }
 }
 
 #[cfg(test)]

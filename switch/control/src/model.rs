@@ -272,6 +272,12 @@ impl Network {
         }
     }
 
+    /// Whether published ports of services come in by it, on each node of the cluster.
+    #[must_use]
+    pub fn is_mesh(&self) -> bool {
+        self.ingress && self.is_global() && !self.internal
+    }
+
     /// First and last address that DHCP may hand out.
     #[must_use]
     pub fn dhcp_hosts(&self) -> Option<(IpAddr, IpAddr)> {
@@ -873,10 +879,11 @@ impl Model {
             gw_priority: request.gw_priority,
             sysctls: request.sysctls.clone(),
         };
-        // Of a shared network all nodes hand out the lowest that is free: what each handed out last would tell nothing.
-        if let Some(network) = self.networks.get_mut(&network.id).filter(|network| !network.is_global()) {
+        if let Some(network) = self.networks.get_mut(&network.id) {
             network.vips.extend(new_vips);
-            for pool in &mut network.pools {
+            // Of a shared network all nodes hand out the lowest that is free: what each handed out last would tell nothing.
+            let is_global = network.is_global();
+            for pool in network.pools.iter_mut().filter(|_| !is_global) {
                 let given = endpoint.addresses.iter().find(|address| address.is_ipv4() == pool.subnet.is_ipv4());
                 pool.cursor = given.map(IpNetwork::ip).or(pool.cursor);
             }

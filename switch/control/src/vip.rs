@@ -12,7 +12,7 @@ use crate::{
     api::EndpointCreate,
     error::{Code, ControlError, Result},
     ipam,
-    model::{Endpoint, L2, Model, Network, Sandbox},
+    model::{L2, Model, Network, Sandbox},
     names::options::check_host,
 };
 
@@ -83,9 +83,6 @@ impl Model {
         }
         if let Some(name) = wanted.first() {
             let lacks = |what: &str| ControlError::new(Code::Invalid, name, format!("--vip {name}: {what}"));
-            if network.is_global() {
-                return Err(lacks("it is not shared between nodes yet: want a network of this node"));
-            }
             if network.l2 != L2::Bridge || network.pools.is_empty() || network.lan.is_some() {
                 return Err(lacks(&format!("network {} has no gateway of weft's, which is who answers for virtual addresses", network.name)).hint("use a bridge network with a subnet"));
             }
@@ -103,12 +100,16 @@ impl Model {
         if own_names(sandbox).any(is(name)) {
             return Err(conflict(name, format!("--vip {name}: that is the sandbox's own name, which leads to itself alone")).hint("give the service a name of its own with --network-alias"));
         }
-        for (member, endpoint) in self.members(&network.id) {
-            if own_names(member).any(is(name)) {
-                return Err(conflict(name, format!("--vip {name}: that is the name of sandbox {} on network {}", member.name, network.name)).hint("give the service another name"));
+        let has = |aliases: &[String], vips: &[String]| aliases.iter().any(|alias| is(name)(alias)) && !vips.iter().any(|vip| vip == name);
+        let here = self.members(&network.id).map(|(member, endpoint)| (member.name.clone(), own_names(member).any(is(name)), has(&endpoint.aliases, &endpoint.vips)));
+        let elsewhere = self.remote_members(&network.id).filter(|(_, endpoint)| endpoint.named);
+        let elsewhere = elsewhere.map(|(_, endpoint)| (endpoint.described(), is(name)(&endpoint.name) || endpoint.hostname.as_deref().is_some_and(is(name)), has(&endpoint.aliases, &endpoint.vips)));
+        for (member, is_called, is_alias) in here.chain(elsewhere) {
+            if is_called {
+                return Err(conflict(name, format!("--vip {name}: that is the name of sandbox {member} on network {}", network.name)).hint("give the service another name"));
             }
-            if endpoint.aliases.iter().any(|alias| is(name)(alias)) && !endpoint.vips.iter().any(|vip| vip == name) {
-                return Err(conflict(name, format!("--vip {name}: sandbox {} has that alias on network {} without a virtual address", member.name, network.name))
+            if is_alias {
+                return Err(conflict(name, format!("--vip {name}: sandbox {member} has that alias on network {} without a virtual address", network.name))
                     .hint("let all of a service join with --vip, or none"));
             }
         }
@@ -136,10 +137,10 @@ impl Model {
         Ok(chosen)
     }
 
-    /// Gives back the addresses of services that nobody serves any more.
+    /// Gives back the addresses of services that nobody serves any more; those of shared networks are the cluster's to give back.
     pub fn prune_vips(&mut self) {
         self.refresh();
-        let with_services: Vec<String> = self.networks.values().filter(|network| !network.vips.is_empty()).map(|network| network.id.clone()).collect();
+        let with_services: Vec<String> = self.networks.values().filter(|network| !network.vips.is_empty() && !network.is_global()).map(|network| network.id.clone()).collect();
         for id in with_services {
             let served: BTreeSet<String> = self.members(&id).flat_map(|(_, endpoint)| endpoint.vips.iter().cloned()).collect();
             if let Some(network) = self.networks.get_mut(&id) {
@@ -164,9 +165,11 @@ impl Model {
     #[must_use]
     pub fn served(&self, network: &Network) -> Vec<Served> {
         let of = |name: &String, address: IpAddr| {
-            let own = |endpoint: &Endpoint| endpoint.addresses.iter().map(IpNetwork::ip).find(|ip| ip.is_ipv4() == address.is_ipv4()).map(|ip| (ip, endpoint.mac.clone()));
-            let live = self.members(&network.id).filter(|(_, endpoint)| endpoint.up && endpoint.vips.contains(name));
-            let mut endpoints: Vec<_> = live.filter_map(|(_, endpoint)| own(endpoint)).collect();
+            let end = |addresses: &[IpNetwork], mac: &str| addresses.iter().map(IpNetwork::ip).find(|ip| ip.is_ipv4() == address.is_ipv4()).map(|ip| (ip, mac.to_owned()));
+            let here = self.members(&network.id).filter(|(_, endpoint)| endpoint.up && endpoint.vips.contains(name));
+            let elsewhere = self.remote_members(&network.id).filter(|(_, endpoint)| endpoint.up && endpoint.vips.contains(name));
+            let mut endpoints: Vec<_> = here.filter_map(|(_, endpoint)| end(&endpoint.addresses, &endpoint.mac)).collect();
+            endpoints.extend(elsewhere.filter_map(|(_, endpoint)| end(&endpoint.addresses, &endpoint.mac)));
             endpoints.sort();
             Served { name: name.clone(), address, endpoints }
         };

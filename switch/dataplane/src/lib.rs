@@ -13,6 +13,7 @@ mod gateway;
 mod guard;
 mod header;
 mod limits;
+mod mesh;
 mod outbox;
 mod port;
 mod residents;
@@ -28,6 +29,7 @@ pub use command::{
 };
 pub use drop::{DropCounters, DropReason};
 pub use gateway::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, LeaseView, Reservation, VipConfig};
+pub use mesh::{MESH, Mesh, MeshConfig, MeshStats, Place, Routed};
 pub use outbox::{CaptureRecord, Direction, Outbox, Sendable};
 pub use port::{Capabilities, Guard, Identity, PortConfig, PortCounters, StormLimit, VlanMode};
 pub use residents::Claim;

@@ -26,7 +26,9 @@ pub(super) fn publish(action: PublishAction, place: &Place) -> End {
                 print_json(&json!(all));
                 return Ok(0);
             }
-            let rows: Vec<_> = all.iter().map(|entry| ["sandbox", "host", "inside", "protocol", "hits"].map(|key| text(&entry[key])).to_vec()).collect();
+            // Of a service without a replica here.
+            let whose = |entry: &Value| if entry["sandbox"] == "" { format!("{} (mesh)", text(&entry["service"])) } else { text(&entry["sandbox"]) };
+            let rows: Vec<_> = all.iter().map(|entry| [vec![whose(entry)], ["host", "inside", "protocol", "hits"].map(|key| text(&entry[key])).to_vec()].concat()).collect();
             table(&["SANDBOX", "HOST", "TO", "PROTOCOL", "HITS"], &rows);
         }
     }

@@ -9,6 +9,7 @@ mod http;
 mod lan;
 mod leases;
 pub(crate) mod listen;
+mod mesh;
 mod names;
 mod nat_rules;
 mod overlay;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole};
+use dataplane::{AdvertiseConfig, DhcpConfig, GatewayConfig, GatewayRole, MESH};
 use nat::{
     Forward, ForwardId, Inside, Prefixes, Translation,
     proxy::{self, SocketId, Transport},
@@ -107,6 +107,7 @@ impl Inner {
             mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
             resolvers: proxy::Resolvers::default(),
             masquerade: !network.internal && network.masquerade,
+            stand_in: Vec::new(),
         };
         self.own_on_uplink(network)?;
         let inside = (self.uplink.is_some() && network.has_router()).then(|| translation_of(network));
@@ -143,15 +144,17 @@ impl Inner {
         for spec in specs {
             requests.extend(publish::parse(spec)?);
         }
-        let mut made = Vec::new();
-        for request in &requests {
-            match self.publish_one(sandbox, request) {
-                Ok(live) => made.push(live),
-                Err(error) => {
-                    self.close_ways(made);
-                    return Err(error);
-                }
-            }
+        let mut made: Vec<Live> = Vec::new();
+        let mut publishing = sandbox.clone();
+        let all = requests.iter().try_for_each(|request| {
+            let live = self.publish_one(&publishing, request)?;
+            publishing.publishes.push(live.published.clone());
+            made.push(live);
+            Ok(())
+        });
+        if let Err(error) = all.and_then(|()| self.claim_mesh(&publishing)) {
+            self.close_ways(made);
+            return Err(error);
         }
         self.warn_if_crowded(&made);
         let published = made.iter().map(|live| live.published.clone()).collect();
@@ -173,9 +176,10 @@ impl Inner {
     /// Publishes again what the model says: after a restart, or for a new address.
     pub(super) fn republish(&mut self, sandbox: &Sandbox) {
         let mut lost: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+        let bare = Sandbox { publishes: Vec::new(), ..sandbox.clone() };
         for published in &sandbox.publishes {
             let request = PublishRequest { host_ip: published.host_ip, host_ports: Some((published.host_port, published.host_port)), port: published.port, protocol: published.protocol };
-            match self.publish_one(sandbox, &request) {
+            match self.publish_one(&bare, &request) {
                 Ok(live) => self.live.entry(sandbox.id.clone()).or_default().push(Live { published: published.clone(), ..live }),
                 Err(error) => lost.entry(error.to_string()).or_default().push(format!("{}/{}", published.host_port, published.protocol)),
             }
@@ -203,6 +207,11 @@ impl Inner {
     fn publish_one(&mut self, sandbox: &Sandbox, request: &PublishRequest) -> Result<Live> {
         let (bridge, endpoint, binding) = self.published_endpoint(sandbox)?;
         let request = &PublishRequest { host_ip: request.host_ip.or(binding), ..request.clone() };
+        if request.host_ip.is_none() && self.model.is_meshed(endpoint) {
+            // Each node listens once the model says so.
+            let host_port = self.model.choose_mesh_port(sandbox, endpoint, request)?;
+            return Ok(Live { published: Published { host_ip: None, host_port, port: request.port, protocol: request.protocol }, ways: Vec::new() });
+        }
         let is_taken = |port| self.model.is_published(&sandbox.id, request.host_ip, port, request.protocol);
         if self.uplink.is_some() {
             return self.forward_one(bridge, endpoint, request, is_taken);
@@ -215,7 +224,7 @@ impl Inner {
             let same_family = endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).find(|ip| ip.is_ipv4() == host.is_ipv4());
             let Some(ip) = same_family.or_else(|| endpoint.addresses.first().map(ipnetwork::IpNetwork::ip)) else { continue };
             let transport = if request.protocol == Protocol::Tcp { Transport::Tcp } else { Transport::Udp };
-            let publish = proxy::Publish { network: bridge, transport, host, inside: SocketAddr::new(ip, request.port), mac };
+            let publish = proxy::Publish { network: bridge, transport, host, targets: vec![proxy::Target { inside: SocketAddr::new(ip, request.port), mac }] };
             let error = match self.dataplane.uplink(UplinkCommand::Publish(publish, fd)) {
                 Ok(UplinkReply::Listener(Ok(listener))) => {
                     live.ways.push(Way::Listener(listener));
@@ -353,7 +362,7 @@ impl Inner {
                 let seen = match way {
                     Way::Listener(listener) => {
                         let view = publishes.get(listener);
-                        view.map(|view| (view.publish.host, view.publish.inside, view.hits, None))
+                        view.and_then(|view| Some((view.publish.host, view.publish.targets.first()?.inside, view.hits, None)))
                     }
                     Way::Forward(id) => forwards.get(id).map(|view| {
                         let (forward, inside) = (view.forward, view.forward.to);
@@ -365,6 +374,7 @@ impl Inner {
                 let Some((host, inside, hits, traffic)) = seen else { continue };
                 infos.push(PublishInfo {
                     sandbox: sandbox.name.clone(),
+                    service: None,
                     host: host.to_string(),
                     inside: inside.to_string(),
                     protocol: published.protocol,
@@ -374,6 +384,7 @@ impl Inner {
                 });
             }
         }
+        infos.extend(self.mesh_infos(&state));
         infos.sort_by(|one, other| (&one.sandbox, &one.inside, &one.host).cmp(&(&other.sandbox, &other.inside, &other.host)));
         Ok(infos)
     }
@@ -386,7 +397,8 @@ impl Inner {
     pub(crate) fn flow_infos(&self) -> Result<Vec<FlowInfo>> {
         let state = self.uplink_state()?;
         let names: HashMap<NetworkId, &str> = self.bridges.iter().filter_map(|(id, bridge)| Some((*bridge, self.model.networks.get(id)?.name.as_str()))).collect();
-        let name_of = |network: NetworkId| names.get(&network).copied().unwrap_or_default().to_owned();
+        let mesh = self.model.mesh_network().map_or("", |network| network.name.as_str());
+        let name_of = |network: NetworkId| Some(mesh).filter(|_| network == MESH).or_else(|| names.get(&network).copied()).unwrap_or_default().to_owned();
         let carried = state.flows.into_iter().map(|flow| FlowInfo {
             network: name_of(flow.network),
             protocol: protocol_name(flow.transport.number(flow.inside.is_ipv4())),
@@ -417,7 +429,7 @@ impl Inner {
     }
 
     pub(crate) fn uplink_drops(&self) -> Result<std::collections::BTreeMap<String, u64>> {
-        let UplinkState { stats, router, translation, .. } = *self.uplink_state()?;
+        let UplinkState { stats, router, mesh, translation, .. } = *self.uplink_state()?;
         let named = [
             ("uplink_martian", stats.martian),
             ("uplink_broken", stats.broken),
@@ -433,6 +445,8 @@ impl Inner {
             ("router_ttl_expired", router.ttl_expired),
             ("router_no_buffer", router.no_buffer),
             ("router_unasked", router.unasked),
+            ("mesh_stray", mesh.stray),
+            ("mesh_no_buffer", mesh.no_buffer),
         ];
         let mut drops: std::collections::BTreeMap<_, _> = named.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect();
         drops.extend(translation.iter().map(|(reason, count)| (format!("nat_{}", reason.name()), count)));
@@ -465,7 +479,7 @@ fn translation_of(network: &Network) -> Inside {
 
 /// Binds a request's port: over both families unless it names an address; the first that is free of
 /// several.
-fn bind(request: &PublishRequest, is_taken: impl Fn(u16) -> bool) -> Result<(u16, Vec<(SocketAddr, OwnedFd)>)> {
+pub(super) fn bind(request: &PublishRequest, is_taken: impl Fn(u16) -> bool) -> Result<(u16, Vec<(SocketAddr, OwnedFd)>)> {
     const TRIES: u16 = 32;
     let candidates: Vec<u16> = match request.host_ports {
         Some((first, last)) => (first..=last).collect(),

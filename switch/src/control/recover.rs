@@ -63,6 +63,7 @@ impl Inner {
         }
         self.remove_strays();
         self.serve_vips();
+        self.serve_mesh();
         self.serve_names();
         Ok(processes)
     }

@@ -31,6 +31,7 @@ use super::{
     cluster::Cluster,
     engine::{Consoles, Execs, History, UNKNOWN},
     lan::Parents,
+    mesh::LiveMesh,
     names::Names,
     publishing::{Live, gateway_of},
     store::Store,
@@ -81,6 +82,8 @@ pub(crate) struct Inner {
     pub(super) live: BTreeMap<String, Vec<Live>>,
     /// Virtual addresses that the data plane was told.
     pub(super) balanced: BTreeMap<NetworkId, Vec<VipConfig>>,
+    /// This node's part in the routing mesh.
+    pub(super) mesh: LiveMesh,
     /// Name servers, and the files of sandboxes.
     pub(super) resolving: Names,
     pub(crate) events: broadcast::Sender<Value>,
@@ -129,6 +132,7 @@ impl Runtime {
             cluster: None,
             live: BTreeMap::new(),
             balanced: BTreeMap::new(),
+            mesh: LiveMesh::default(),
             resolving: Names::new(dns),
             events: events.clone(),
             consoles: Consoles::default(),
@@ -211,6 +215,7 @@ impl Inner {
         self.store.save(&model).map_err(|error| unavailable(format!("cannot save the state: {error}")))?;
         self.model = model;
         self.serve_vips();
+        self.serve_mesh();
         self.serve_names();
         self.announce();
         Ok(())
@@ -318,6 +323,7 @@ impl Inner {
         if let Some(bridge) = self.bridges.remove(id) {
             self.resolving.forget(bridge);
             self.balanced.remove(&bridge);
+            self.forget_mesh_port(bridge);
             drop(self.dataplane.uplink(UplinkCommand::RemoveNetwork(bridge)));
             drop(self.dataplane.apply(Command::RemoveBridge(bridge)));
         }
@@ -463,6 +469,7 @@ impl Inner {
         model.refresh();
         self.model = model;
         self.serve_vips();
+        self.serve_mesh();
         self.serve_names();
         for endpoint in &sandbox.endpoints {
             self.close_endpoint(Some(&sandbox), endpoint, netns.as_ref());

@@ -45,8 +45,10 @@ impl Inner {
             let Some(&bridge) = self.bridges.get(&network.id) else { continue };
             let Reply::Vips(views) = self.dataplane.apply(Command::ShowVips(bridge)).map_err(unavailable)? else { continue };
             let sandbox_at = |ip: IpAddr| {
-                let mut members = self.model.members(&network.id);
-                members.find(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip).any(|own| own == ip)).map_or_else(String::new, |(sandbox, _)| sandbox.name.clone())
+                let has = |addresses: &[IpNetwork]| addresses.iter().any(|own| own.ip() == ip);
+                let here = self.model.members(&network.id).find(|(_, endpoint)| has(&endpoint.addresses)).map(|(sandbox, _)| sandbox.name.clone());
+                let elsewhere = || self.model.remote_members(&network.id).find(|(_, endpoint)| has(&endpoint.addresses)).map(|(_, endpoint)| endpoint.described());
+                here.or_else(elsewhere).unwrap_or_default()
             };
             for (name, addresses) in &network.vips {
                 let of = views.iter().filter(|view| addresses.contains(&view.address)).flat_map(|view| &view.endpoints);

@@ -66,6 +66,8 @@ pub(crate) enum Verdict {
     Done,
     /// Broken: the host's peer is to be reset.
     Broken,
+    /// Whom it was for would not have it, or is silent; another may.
+    Declined,
 }
 
 /// See the module.
@@ -210,6 +212,11 @@ impl Tcp {
         !matches!(self.state, State::Open)
     }
 
+    /// Nobody has answered our SYN, though it was sent again.
+    pub(crate) const fn is_unanswered(&self) -> bool {
+        matches!(self.state, State::SynSent) && self.retries > 0
+    }
+
     /// Number of the SYN that opened it.
     pub(crate) const fn first_number(&self) -> u32 {
         self.rcv_nxt.wrapping_sub(1)
@@ -325,7 +332,7 @@ impl Tcp {
     fn answer_to_syn<S: Sockets>(&mut self, segment: &Segment, cx: &mut Context<S>) -> Verdict {
         let acks_ours = segment.flags & ACK != 0 && segment.ack == self.snd_nxt;
         match (segment.flags & RST != 0, segment.flags & SYN != 0) {
-            (true, _) if acks_ours => Verdict::Broken,
+            (true, _) if acks_ours => Verdict::Declined,
             (false, true) if acks_ours => {
                 self.take_syn(segment);
                 self.opened(segment.ack, cx.now);

@@ -22,6 +22,7 @@ pub(super) enum Kind {
     Network,
     Endpoint,
     Secrets,
+    Vip,
     /// Taken: a name, an address, a number, or a count of changes.
     Claim,
 }
@@ -115,6 +116,16 @@ impl Keys {
         format!("{}/ipam/address/{network}/{ip}", self.prefix)
     }
 
+    /// The virtual address of a service in a network.
+    pub(super) fn vip(&self, network: &str, service: &str) -> String {
+        format!("{}/weft/vip/{network}/{service}", self.prefix)
+    }
+
+    /// Which network is the routing mesh's.
+    pub(super) fn ingress(&self) -> String {
+        format!("{}/weft/ingress", self.prefix)
+    }
+
     pub(super) fn kind(&self, key: &str) -> Kind {
         let Some(path) = key.strip_prefix(&self.prefix) else { return Kind::Claim };
         let parts: Vec<_> = path.split('/').skip(1).collect();
@@ -123,6 +134,7 @@ impl Keys {
             ["weft", "secrets", _] => Kind::Secrets,
             ["network", _] => Kind::Network,
             ["endpoint", _, _] => Kind::Endpoint,
+            ["weft", "vip", _, _] => Kind::Vip,
             _ => Kind::Claim,
         }
     }
@@ -140,8 +152,8 @@ mod tests {
         assert_eq!(keys.endpoint("ab", "cd"), "/docker/network/v1.0/endpoint/ab/cd");
         assert_eq!(keys.overlay("ab"), "/docker/network/v1.0/overlay/network/ab");
         assert!(keys.vni(4096).starts_with("/docker/network/v1.0/idm/") && keys.pool("10.0.0.0/24".parse().unwrap()).starts_with("/docker/network/v1.0/ipam/"));
-        let kinds = [keys.node("n"), keys.network("a"), keys.endpoint("a", "b"), keys.overlay("a"), keys.networks_changed(), keys.secrets("a")].map(|key| keys.kind(&key));
-        assert_eq!(kinds, [Kind::Node, Kind::Network, Kind::Endpoint, Kind::Claim, Kind::Claim, Kind::Secrets]);
+        let kinds = [keys.node("n"), keys.network("a"), keys.endpoint("a", "b"), keys.vip("a", "web"), keys.overlay("a"), keys.networks_changed(), keys.secrets("a")].map(|key| keys.kind(&key));
+        assert_eq!(kinds, [Kind::Node, Kind::Network, Kind::Endpoint, Kind::Vip, Kind::Claim, Kind::Claim, Kind::Secrets]);
         for bad in ["", "/", "a//b", "a b"] {
             assert!(Keys::new(bad).unwrap_err().message.contains("--cluster-prefix"));
         }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Keys, Replica,
     Epochs, SecretsError,
-    record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, OverlayRecord, RecordError},
+    record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, OverlayRecord, RecordError, VipRecord},
 };
 use vxlan::crypt::Secret;
 
@@ -147,7 +147,7 @@ impl Member {
         let keys = &self.keys;
         let claims = self.network_claims(&record);
         let changed = keys.networks_changed();
-        let seen = replica.revision(&changed).map_or_else(|| Compare::Absent(changed.clone()), |revision| Compare::Unchanged(changed.clone(), revision));
+        let seen = as_seen(replica, changed.clone());
         let when = claims.iter().cloned().chain([keys.network(&record.id)]).map(Compare::Absent).chain([seen]).collect();
         let overlay = OverlayRecord { vni: record.vni(), subnets: record.subnets() };
         let mut then = vec![put(keys.network(&record.id), record.encode(), None), put(keys.overlay(&record.id), record::encode(overlay), None)];
@@ -162,7 +162,8 @@ impl Member {
 
     fn network_claims(&self, record: &NetworkRecord) -> Vec<String> {
         let pools = record.subnets().into_iter().map(|subnet| self.keys.pool(subnet));
-        pools.chain([self.keys.network_name(&record.name), self.keys.vni(record.vni())]).collect()
+        let ingress = record.ingress.then(|| self.keys.ingress());
+        pools.chain([self.keys.network_name(&record.name), self.keys.vni(record.vni())]).chain(ingress).collect()
     }
 
     /// Removes a network that nobody is in. It may be gone already.
@@ -181,7 +182,8 @@ impl Member {
                 return Err(ControlError::new(Code::Conflict, &record.name, format!("network {} has active endpoints: {}", record.name, names.join(", "))).hint("remove or disconnect them first").into());
             }
             let seen = entry.map_or_else(|| Compare::Absent(entered.clone()), |entry| Compare::Unchanged(entered.clone(), entry.revision));
-            let gone = self.network_claims(&record).into_iter().chain([key.clone(), self.keys.overlay(&record.id), self.keys.secrets(&record.id), entered.clone()]).map(|key| Change::Delete { key });
+            let vips: Vec<_> = replica.vips().filter(|vip| vip.network == record.id).flat_map(|vip| self.vip_keys(vip)).collect();
+            let gone = self.network_claims(&record).into_iter().chain(vips).chain([key.clone(), self.keys.overlay(&record.id), self.keys.secrets(&record.id), entered.clone()]).map(|key| Change::Delete { key });
             let then = gone.chain([put(self.keys.networks_changed(), claim(&record.id), None)]).collect();
             if self.transact(store, replica, Transaction { when: vec![Compare::Present(key.clone()), seen], then })? || store.range(&key)?.entries.is_empty() {
                 return Ok(());
@@ -221,44 +223,86 @@ impl Member {
 
     fn put_secrets(&self, store: &mut dyn Store, replica: &mut Replica, network: &str, epochs: &Epochs) -> Result<bool, ClusterError> {
         let key = self.keys.secrets(network);
-        let seen = replica.revision(&key).map_or_else(|| Compare::Absent(key.clone()), |revision| Compare::Unchanged(key.clone(), revision));
-        let when = vec![seen, Compare::Present(self.keys.network(network))];
+        let when = vec![as_seen(replica, key.clone()), Compare::Present(self.keys.network(network))];
         self.transact(store, replica, Transaction { when, then: vec![put(key, record::encode(epochs.record()), None)] })
     }
 
-    /// Takes an endpoint's name and addresses. False when another node has one of them, or the network is gone: look again what there is.
+    /// Takes an endpoint's name and addresses, and virtual addresses of `network` that nobody had before. False when another
+    /// node has one of them, or the network is gone: look again what there is.
     ///
     /// # Errors
     /// When the store does not answer: what it may have noted is removed once it does.
-    pub fn create_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, sandbox: &Sandbox, endpoint: &Endpoint) -> Result<bool, ClusterError> {
-        let record = EndpointRecord::of(&self.node.name, sandbox, endpoint);
+    pub fn create_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, network: &Network, sandbox: &Sandbox, endpoint: &Endpoint) -> Result<bool, ClusterError> {
+        let record = EndpointRecord::of(&self.node.name, sandbox, endpoint, BTreeSet::new());
         let free = self.endpoint_claims(&record).into_iter().chain([self.keys.endpoint(&record.network, &record.id)]).map(Compare::Absent);
-        self.put_endpoint(store, replica, &record, free.collect(), &[])
+        let vips = Self::new_vips(replica, network, &record);
+        self.put_endpoint(store, replica, &record, free.collect(), &[], &vips)
     }
 
-    /// Tells of what became different: its name, whether it is up, what it publishes. False when another node has the name.
+    /// Those of the endpoint's services that have no virtual address in the cluster yet, with the one they have in `network`.
+    fn new_vips(replica: &Replica, network: &Network, record: &EndpointRecord) -> Vec<VipRecord> {
+        let is_new = |name: &&String| !replica.vips().any(|vip| vip.network == record.network && vip.name == **name);
+        let vip = |name: &String| Some(VipRecord { network: record.network.clone(), name: name.clone(), addresses: network.vips.get(name)?.clone() });
+        record.vips.iter().filter(is_new).filter_map(vip).collect()
+    }
+
+    /// What a service has: its virtual address, and the name.
+    fn vip_keys(&self, vip: &VipRecord) -> Vec<String> {
+        let addresses = vip.addresses.iter().map(|address| self.keys.address(&vip.network, *address));
+        addresses.chain([self.keys.endpoint_name(&vip.network, &vip.name), self.keys.vip(&vip.network, &vip.name)]).collect()
+    }
+
+    /// Gives back the virtual addresses of services that nobody serves any more, on any node; true when there were any.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub fn update_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, sandbox: &Sandbox, endpoint: &Endpoint) -> Result<bool, ClusterError> {
-        let record = EndpointRecord::of(&self.node.name, sandbox, endpoint);
+    pub fn prune_vips(&self, store: &mut dyn Store, replica: &mut Replica) -> Result<bool, ClusterError> {
+        let is_served = |vip: &VipRecord| replica.endpoints().any(|endpoint| endpoint.network == vip.network && endpoint.vips.contains(&vip.name));
+        let idle: Vec<_> = replica.vips().filter(|vip| !is_served(vip)).cloned().collect();
+        let mut pruned = false;
+        for vip in idle {
+            // Who joined it in the meantime keeps it, and is told by the watch.
+            let when = vec![Compare::Present(self.keys.vip(&vip.network, &vip.name)), as_seen(replica, self.keys.endpoints_changed(&vip.network))];
+            let then = self.vip_keys(&vip).into_iter().map(|key| Change::Delete { key }).collect();
+            pruned |= self.transact(store, replica, Transaction { when, then })?;
+        }
+        Ok(pruned)
+    }
+
+    /// Tells of what became different: its name, whether it is up, what it publishes; of `model` the networks count. False when
+    /// another node has the name, or came first with what may be the same port of the mesh: look again what there is.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub fn update_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, model: &Model, sandbox: &Sandbox, endpoint: &Endpoint) -> Result<bool, ClusterError> {
+        let record = EndpointRecord::of(&self.node.name, sandbox, endpoint, model.mesh_ports(sandbox, endpoint));
         let Some(old) = replica.endpoint(&record.network, &record.id).filter(|old| **old != record) else { return Ok(true) };
         let (before, after) = (self.endpoint_claims(old), self.endpoint_claims(&record));
         let key = self.keys.endpoint(&record.network, &record.id);
-        let when = after.difference(&before).cloned().map(Compare::Absent).chain([Compare::Present(key)]).collect();
+        // Two services want the same port at the same time: who comes second sees that somebody came.
+        let first = (!record.mesh.is_subset(&old.mesh)).then(|| as_seen(replica, self.keys.endpoints_changed(&record.network)));
+        let when = after.difference(&before).cloned().map(Compare::Absent).chain([Compare::Present(key)]).chain(first).collect();
         let gone: Vec<_> = before.difference(&after).cloned().collect();
-        self.put_endpoint(store, replica, &record, when, &gone)
+        self.put_endpoint(store, replica, &record, when, &gone, &[])
     }
 
-    fn put_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, record: &EndpointRecord, mut when: Vec<Compare>, gone: &[String]) -> Result<bool, ClusterError> {
+    fn put_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, record: &EndpointRecord, mut when: Vec<Compare>, gone: &[String], vips: &[VipRecord]) -> Result<bool, ClusterError> {
         let lease = Some(self.own_lease()?);
         when.push(Compare::Present(self.keys.network(&record.network)));
+        let known = record.vips.iter().filter(|name| vips.iter().all(|vip| vip.name != **name));
+        when.extend(known.map(|name| Compare::Present(self.keys.vip(&record.network, name))));
+        when.extend(vips.iter().flat_map(|vip| self.vip_keys(vip)).map(Compare::Absent));
         let mut then = vec![
             put(self.keys.endpoint(&record.network, &record.id), record::encode(record), lease),
             put(self.keys.endpoints_changed(&record.network), claim(&record.id), None),
         ];
         then.extend(self.endpoint_claims(record).into_iter().map(|key| put(key, claim(&record.id), lease)));
         then.extend(gone.iter().map(|key| Change::Delete { key: key.clone() }));
+        for vip in vips {
+            let key = self.keys.vip(&vip.network, &vip.name);
+            then.extend(self.vip_keys(vip).into_iter().filter(|claimed| *claimed != key).map(|claimed| put(claimed, claim(&vip.name), None)));
+            then.push(put(key, record::encode(vip), None));
+        }
         self.transact(store, replica, Transaction { when, then })
     }
 
@@ -328,17 +372,19 @@ impl Member {
                 continue;
             }
             let claims = self.endpoint_claims(record);
-            if let Some(taken) = claims.iter().find(|key| replica.owner(key).is_some_and(|owner| owner != record.id)) {
+            let vips = model.networks.get(&record.network).map_or_else(Vec::new, |network| Self::new_vips(replica, network, record));
+            let vip_keys: Vec<_> = vips.iter().flat_map(|vip| self.vip_keys(vip)).collect();
+            if let Some(taken) = claims.iter().find(|key| replica.owner(key).is_some_and(|owner| owner != record.id)).or_else(|| vip_keys.iter().find(|key| replica.owner(key).is_some())) {
                 let holder = replica.owner(taken).and_then(|owner| replica.endpoint(&record.network, owner));
                 let holder = holder.map_or_else(|| "another".into(), |other| format!("{} on {}", other.name, other.node));
                 return Ok(Some(format!("{} was taken by {holder}", taken.rsplit('/').next().unwrap_or_default())));
             }
             let all: Vec<_> = claims.into_iter().chain([key.clone()]).collect();
-            if replica.endpoint(&record.network, &record.id) == Some(record) && all.iter().all(|key| replica.lease(key) == Some(lease)) {
+            if vips.is_empty() && replica.endpoint(&record.network, &record.id) == Some(record) && all.iter().all(|key| replica.lease(key) == Some(lease)) {
                 return Ok(None);
             }
-            let when = all.into_iter().map(|key| replica.revision(&key).map_or_else(|| Compare::Absent(key.clone()), |revision| Compare::Unchanged(key.clone(), revision))).collect();
-            if self.put_endpoint(store, replica, record, when, &[])? {
+            let when = all.into_iter().map(|key| as_seen(replica, key)).collect();
+            if self.put_endpoint(store, replica, record, when, &[], &vips)? {
                 return Ok(None);
             }
             replica.reset(store.range(&self.keys.all())?);
@@ -354,6 +400,14 @@ impl Member {
             }
             Outcome::Refused(_) => Ok(false),
         }
+    }
+}
+
+/// Nobody changed a key since it was last seen.
+fn as_seen(replica: &Replica, key: String) -> Compare {
+    match replica.revision(&key) {
+        Some(revision) => Compare::Unchanged(key, revision),
+        None => Compare::Absent(key),
     }
 }
 

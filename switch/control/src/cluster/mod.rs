@@ -30,7 +30,7 @@ pub use record::{NodeRecord, RecordError};
 pub use replica::{Replica, SecretsError};
 pub use secrets::{Epochs, Rotation};
 
-use crate::publish::Protocol;
+use crate::{mesh::MeshPort, publish::Protocol};
 
 /// The network of a node that gives sandboxes of shared networks their way out, as Docker calls it.
 pub const WAY_OUT: &str = "docker_gwbridge";
@@ -60,6 +60,9 @@ pub struct Node {
     pub vxlan_port: u16,
     /// When it joined, nanoseconds since 1970.
     pub since_ns: u64,
+    /// The Ethernet address of its station in the routing mesh, if it takes part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub station: Option<String>,
 }
 
 /// An endpoint on another node.
@@ -79,12 +82,18 @@ pub struct RemoteEndpoint {
     pub hostname: Option<String>,
     /// Further names.
     pub aliases: Vec<String>,
+    /// Services whose virtual addresses lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vips: Vec<String>,
     /// Ethernet address.
     pub mac: String,
     /// Addresses with the subnet's prefix length.
     pub addresses: Vec<IpNetwork>,
     /// What it publishes.
     pub services: BTreeSet<(Protocol, u16)>,
+    /// What it serves in the routing mesh.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub mesh: BTreeSet<MeshPort>,
     /// It forwards.
     pub up: bool,
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Replica;
+use imbl::OrdMap;
+
+use super::{Elsewhere, Node, Replica};
 use crate::{
     model::{Model, Network},
-    overlay::Remote,
+    overlay::{Overlay, Remote},
 };
 
 /// Changes of `model` what the store says otherwise; `me` is the name of this node, whose tunnels are at `vxlan_port`.
@@ -19,7 +21,7 @@ pub fn reconcile(model: &mut Model, replica: &Replica, me: &str, vxlan_port: u16
         .filter_map(|record| Some((record.id.clone(), record.endpoint().ok()?)))
         .collect();
     networks(model, replica);
-    tunnels(model, vxlan_port);
+    tunnels(model, me, vxlan_port);
 }
 
 fn networks(model: &mut Model, replica: &Replica) {
@@ -29,29 +31,50 @@ fn networks(model: &mut Model, replica: &Replica) {
         model.networks.remove(id);
     }
     model.networks.extend(replica.networks().filter_map(|record| record.network().ok()).map(|network| (network.id.clone(), network)));
+    for vip in replica.vips().filter(|vip| replica.network(&vip.network).is_some_and(|network| vip.checked(network).is_ok())) {
+        if let Some(network) = model.networks.get_mut(&vip.network) {
+            network.vips.insert(vip.name.clone(), vip.addresses.clone());
+        }
+    }
     model.routes = model.routes.iter().filter(|(one, other)| !gone.contains(one) && !gone.contains(other)).cloned().collect();
 }
 
 /// Nodes with endpoints in a network are its peers; where their stations are is known, and who has which address.
-fn tunnels(model: &mut Model, vxlan_port: u16) {
+fn tunnels(model: &mut Model, me: &str, vxlan_port: u16) {
     let Model { networks, elsewhere, .. } = model;
     let shared: Vec<String> = networks.iter().filter(|(_, network)| network.is_global()).map(|(id, _)| id.clone()).collect();
     for id in &shared {
         let Some(overlay) = networks.get_mut(id).and_then(|network| network.overlay.as_mut()) else { continue };
         (overlay.peers, overlay.stations, overlay.neighbours) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     }
+    mesh(networks, elsewhere, me, vxlan_port);
     for endpoint in elsewhere.endpoints.values() {
         let Some(node) = elsewhere.nodes.get(&endpoint.node) else { continue };
         let Some(overlay) = networks.get_mut(&endpoint.network).and_then(|network| network.overlay.as_mut()) else { continue };
-        // A network's own port is that of all nodes.
-        let port = Some(node.vxlan_port).filter(|port| overlay.port.is_none() && *port != vxlan_port);
-        let remote = Remote { ip: node.ip, port };
-        if let Err(at) = overlay.peers.binary_search(&remote) {
-            overlay.peers.insert(at, remote);
-        }
+        let remote = add_peer(overlay, node, vxlan_port);
         overlay.stations.insert(endpoint.mac.clone(), remote);
         if endpoint.up {
             overlay.neighbours.extend(endpoint.addresses.iter().map(|address| (address.ip(), endpoint.mac.clone())));
         }
     }
+}
+
+/// In the network of the routing mesh each node has a station.
+fn mesh(networks: &mut OrdMap<String, Network>, elsewhere: &Elsewhere, me: &str, vxlan_port: u16) {
+    let Some(id) = networks.values().find(|network| network.is_mesh()).map(|network| network.id.clone()) else { return };
+    let Some(overlay) = networks.get_mut(&id).and_then(|network| network.overlay.as_mut()) else { return };
+    for (node, station) in elsewhere.nodes.values().filter(|node| node.name != me).filter_map(|node| Some((node, node.station.clone()?))) {
+        let remote = add_peer(overlay, node, vxlan_port);
+        overlay.stations.insert(station, remote);
+    }
+}
+
+fn add_peer(overlay: &mut Overlay, node: &Node, vxlan_port: u16) -> Remote {
+    // A network's own port is that of all nodes.
+    let port = Some(node.vxlan_port).filter(|port| overlay.port.is_none() && *port != vxlan_port);
+    let remote = Remote { ip: node.ip, port };
+    if let Err(at) = overlay.peers.binary_search(&remote) {
+        overlay.peers.insert(at, remote);
+    }
+    remote
 }

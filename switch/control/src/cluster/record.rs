@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Epochs, Node, RemoteEndpoint, secrets::SecretsRecord};
 use crate::{
     ipam,
+    mesh::MeshPort,
     model::{Endpoint, L2, Model, NatPreset, Network, Pool, Sandbox},
     overlay::{DRIVER, Overlay},
     publish::Protocol,
@@ -85,6 +86,9 @@ pub struct NodeRecord {
     pub vxlan_port: u16,
     /// When it joined, nanoseconds since 1970.
     pub since_ns: u64,
+    /// The Ethernet address of its station in the routing mesh, if it takes part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub station: Option<String>,
 }
 
 impl NodeRecord {
@@ -93,7 +97,8 @@ impl NodeRecord {
         if self.ip.is_unspecified() || self.ip.is_multicast() || self.vxlan_port == 0 {
             return Err(damaged(format!("no node can be at {}", self.ip)));
         }
-        Ok(Node { name: self.name.clone(), ip: self.ip, api_port: self.api_port, vxlan_port: self.vxlan_port, since_ns: self.since_ns })
+        let station = self.station.as_deref().map(check_station).transpose()?.map(|station| station.to_string());
+        Ok(Node { name: self.name.clone(), ip: self.ip, api_port: self.api_port, vxlan_port: self.vxlan_port, since_ns: self.since_ns, station })
     }
 }
 
@@ -142,7 +147,7 @@ pub(super) struct NetworkRecord {
     #[serde(default)]
     attachable: bool,
     #[serde(default)]
-    ingress: bool,
+    pub(super) ingress: bool,
     pools: Vec<PoolRecord>,
     #[serde(default)]
     aux_addresses: BTreeMap<String, IpAddr>,
@@ -293,6 +298,30 @@ impl NetworkRecord {
     }
 }
 
+/// The virtual address of a service: one on all nodes, for as long as anybody serves it. It hangs on no lease, so that it
+/// stays when the node that first asked for it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VipRecord {
+    pub(super) network: String,
+    /// The service, in lower case.
+    pub(super) name: String,
+    /// At most one a family.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl VipRecord {
+    /// Checked for `network`, of which it must be.
+    pub(super) fn checked(&self, network: &NetworkRecord) -> Result<(), RecordError> {
+        crate::names::options::check_host("vip", &self.name).map_err(|error| damaged(error.message))?;
+        let families = self.addresses.iter().map(IpAddr::is_ipv4).collect::<BTreeSet<_>>();
+        let is_free = |ip: &IpAddr| network.pools.iter().any(|pool| pool.gateway != *ip && ipam::is_usable(pool.subnet, *ip));
+        if families.len() != self.addresses.len() || !self.addresses.iter().all(is_free) {
+            return Err(damaged(format!("the addresses of service {} are not of network {}", self.name, network.name)));
+        }
+        Ok(())
+    }
+}
+
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EndpointRecord {
@@ -309,16 +338,22 @@ pub(super) struct EndpointRecord {
     hostname: Option<String>,
     #[serde(default)]
     aliases: Vec<String>,
+    /// Services whose virtual addresses lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) vips: Vec<String>,
     pub(super) mac: String,
     pub(super) addresses: Vec<IpNetwork>,
     /// What it publishes.
     #[serde(default)]
     services: BTreeSet<(Protocol, u16)>,
+    /// What it serves in the routing mesh.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) mesh: BTreeSet<MeshPort>,
     up: bool,
 }
 
 impl EndpointRecord {
-    pub(super) fn of(node: &str, sandbox: &Sandbox, endpoint: &Endpoint) -> Self {
+    pub(super) fn of(node: &str, sandbox: &Sandbox, endpoint: &Endpoint, mesh: BTreeSet<MeshPort>) -> Self {
         Self {
             id: endpoint.id.clone(),
             network: endpoint.network.clone(),
@@ -328,9 +363,11 @@ impl EndpointRecord {
             sandbox: sandbox.id.clone(),
             hostname: sandbox.hostname.clone(),
             aliases: endpoint.aliases.clone(),
+            vips: endpoint.vips.clone(),
             mac: endpoint.mac.clone(),
             addresses: endpoint.addresses.clone(),
             services: sandbox.publishes.iter().map(|published| (published.protocol, published.port)).collect(),
+            mesh,
             up: endpoint.up,
         }
     }
@@ -338,14 +375,14 @@ impl EndpointRecord {
     /// Those of this node that other nodes know, in a network that `model` shares.
     pub(super) fn all<'a>(model: &'a Model, node: &'a str) -> impl Iterator<Item = (&'a Sandbox, Self)> {
         let all = model.sandboxes.values().flat_map(|sandbox| sandbox.endpoints.iter().map(move |endpoint| (sandbox, endpoint)));
-        all.filter(|(_, endpoint)| model.is_global(&endpoint.network)).map(move |(sandbox, endpoint)| (sandbox, Self::of(node, sandbox, endpoint)))
+        all.filter(|(_, endpoint)| model.is_global(&endpoint.network)).map(move |(sandbox, endpoint)| (sandbox, Self::of(node, sandbox, endpoint, model.mesh_ports(sandbox, endpoint))))
     }
 
     pub(super) fn endpoint(&self) -> Result<RemoteEndpoint, RecordError> {
         check_id(&self.id)?;
         check_id(&self.sandbox)?;
-        [&self.name, &self.node].into_iter().chain(&self.hostname).chain(&self.aliases).try_for_each(|name| check_printable(name))?;
-        let mac = self.mac.parse::<Mac>().ok().and_then(UnicastMac::new).ok_or_else(|| damaged(format!("{:?} is no station's address", self.mac)))?;
+        [&self.name, &self.node].into_iter().chain(&self.hostname).chain(&self.aliases).chain(&self.vips).chain(self.mesh.iter().map(|port| &port.service)).try_for_each(|name| check_printable(name))?;
+        let mac = check_station(&self.mac)?;
         if self.addresses.len() > 2 {
             return Err(damaged("more than one address of a family"));
         }
@@ -357,9 +394,11 @@ impl EndpointRecord {
             named: self.named,
             hostname: self.hostname.clone(),
             aliases: self.aliases.clone(),
+            vips: self.vips.clone(),
             mac: mac.to_string(),
             addresses: self.addresses.clone(),
             services: self.services.clone(),
+            mesh: self.mesh.iter().filter(|port| port.port > 0 && port.target > 0).cloned().collect(),
             up: self.up,
         })
     }
@@ -369,6 +408,10 @@ impl EndpointRecord {
 fn check_printable(name: &str) -> Result<(), RecordError> {
     let legal = !name.is_empty() && name.len() <= 4096 && !name.chars().any(char::is_control);
     if legal { Ok(()) } else { Err(damaged(format!("{name:?} is no name"))) }
+}
+
+fn check_station(text: &str) -> Result<UnicastMac, RecordError> {
+    text.parse::<Mac>().ok().and_then(UnicastMac::new).ok_or_else(|| damaged(format!("{text:?} is no station's address")))
 }
 
 fn check_id(id: &str) -> Result<(), RecordError> {

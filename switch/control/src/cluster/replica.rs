@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     keys::{Keys, Kind},
     Epochs,
-    record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, RecordError},
+    record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, RecordError, VipRecord},
 };
 use crate::store::{Change, Entry, LeaseId, Seen, Snapshot, Transaction};
 
@@ -16,6 +16,7 @@ enum Record {
     Network(Box<NetworkRecord>),
     Endpoint(Box<EndpointRecord>),
     Secrets(Epochs),
+    Vip(VipRecord),
     /// Who has what the key says; nobody in keys that only count.
     Claim(Option<String>),
     Unreadable(RecordError),
@@ -110,6 +111,7 @@ impl Replica {
             Kind::Network => read(&entry, |network| Record::Network(Box::new(network))),
             Kind::Endpoint => read(&entry, |endpoint| Record::Endpoint(Box::new(endpoint))),
             Kind::Secrets => record::decode_secrets(&entry.value).map_or_else(Record::Unreadable, Record::Secrets),
+            Kind::Vip => read(&entry, Record::Vip),
             Kind::Claim => Record::Claim(record::decode::<ClaimRecord>(&entry.value).ok().map(|claim| claim.owner)),
         };
         self.known.insert(entry.key, Known { revision: entry.revision, lease: entry.lease, record });
@@ -187,6 +189,11 @@ impl Replica {
         }
     }
 
+    /// Virtual addresses of services.
+    pub(super) fn vips(&self) -> impl Iterator<Item = &VipRecord> {
+        self.known.values().filter_map(|known| if let Record::Vip(vip) = &known.record { Some(vip) } else { None })
+    }
+
     /// What there is and is not used, with the reason: `KEY has version 2, ...`.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         self.known.iter().filter_map(|(key, known)| {
@@ -195,6 +202,7 @@ impl Replica {
                 Record::Node(node) => node.node().err()?,
                 Record::Network(network) => network.network().err()?,
                 Record::Endpoint(endpoint) => endpoint.endpoint().err()?,
+                Record::Vip(vip) => vip.checked(self.network(&vip.network)?).err()?,
                 Record::Claim(_) | Record::Secrets(_) => return None,
             };
             Some(format!("{key} {error}"))

@@ -29,7 +29,7 @@ struct TestNode {
 
 impl TestNode {
     fn new(store: &MemoryStore, number: u8) -> Self {
-        let node = NodeRecord { id: format!("state{number}"), name: format!("node{number}"), ip: [192, 168, 88, number].into(), api_port: None, vxlan_port: 4789, since_ns: 0 };
+        let node = NodeRecord { id: format!("state{number}"), name: format!("node{number}"), ip: [192, 168, 88, number].into(), api_port: None, vxlan_port: 4789, since_ns: 0, station: Some(format!("06:00:00:00:00:{number:02x}")) };
         let keys = Keys::new(PREFIX).unwrap();
         let mut this = Self { store: store.handle(), member: Member::new(keys.clone(), node, LEASE), replica: Replica::new(keys), model: Model::default(), ids: u32::from(number) << 24 };
         this.sync();
@@ -114,7 +114,7 @@ impl TestNode {
             let mut model = self.model.clone();
             let id = self.id();
             let endpoint = model.create_endpoint(sandbox, request, id, EndpointKind::Tap).map_err(|error| error.message)?;
-            if self.member.create_endpoint(&mut self.store, &mut self.replica, &model.sandboxes[sandbox], &endpoint).map_err(|error| error.to_string())? {
+            if self.member.create_endpoint(&mut self.store, &mut self.replica, &model.networks[&endpoint.network], &model.sandboxes[sandbox], &endpoint).map_err(|error| error.to_string())? {
                 self.model = model;
                 return Ok(endpoint.addresses[0].ip());
             }
@@ -308,7 +308,7 @@ fn a_renamed_endpoint_moves_its_name() {
         let mut sandbox = node.model.sandboxes.values().next().unwrap().clone();
         sandbox.name = name.into();
         node.model.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
-        node.member.update_endpoint(&mut node.store, &mut node.replica, &sandbox, &sandbox.endpoints[0])
+        node.member.update_endpoint(&mut node.store, &mut node.replica, &node.model, &sandbox, &sandbox.endpoints[0])
     };
     assert_eq!(rename(&mut one, "taken"), Ok(false));
     assert_eq!(rename(&mut one, "new"), Ok(true));
@@ -339,6 +339,98 @@ fn later_versions_and_damage_are_named_and_left_alone() {
     store.handle().transact(&Transaction { when: vec![Compare::Present(key.clone())], then: vec![Change::Put { key, value: more.into(), lease: None }] }).unwrap();
     one.catch_up();
     assert!(one.model.networks.contains_key(&name));
+}
+
+fn serving() -> EndpointCreate {
+    EndpointCreate { vips: vec!["web".into()], ..plain() }
+}
+
+#[test]
+fn c13_a_service_has_one_address_on_all_nodes() {
+    let (store, mut one, mut two) = two();
+    let id = one.create_network("net").unwrap();
+    two.catch_up();
+    let vip = |node: &TestNode| node.model.networks[&id].vips.get("web").cloned();
+    // Neither has heard of the other's: who comes second takes the address of the first.
+    one.start("w1", "net", serving()).unwrap();
+    two.start("w2", "net", serving()).unwrap();
+    one.catch_up();
+    assert!(vip(&one).is_some() && vip(&one) == vip(&two));
+    for node in [&one, &two] {
+        let served = node.model.served(&node.model.networks[&id]);
+        assert_eq!((served.len(), served[0].endpoints.len()), (1, 2));
+        assert!(node.resolves(&id, "web"));
+    }
+    // Its name and address are nobody else's, though the other has not heard of them.
+    let mut three = TestNode::new(&store, 3);
+    assert!(three.start("web", "net", plain()).unwrap_err().contains("service"));
+    let IpAddr::V4(taken) = vip(&one).unwrap()[0] else { panic!("IPv4") };
+    assert!(three.start("x", "net", EndpointCreate { ip: Some(taken), ..plain() }).unwrap_err().contains("service web"));
+    // Who dies leaves it to those that live, and the last one gives it back.
+    store.advance(Instant::ZERO + LEASE / 2);
+    one.store.keep_alive(one.member.lease().unwrap()).unwrap();
+    store.advance(Instant::ZERO + LEASE + LEASE / 4);
+    one.read_again();
+    assert_eq!(one.model.served(&one.model.networks[&id])[0].endpoints.len(), 1);
+    assert!(!one.member.prune_vips(&mut one.store, &mut one.replica).unwrap());
+    one.stop("w1").unwrap();
+    assert!(one.member.prune_vips(&mut one.store, &mut one.replica).unwrap());
+    one.reconcile();
+    assert_eq!(vip(&one), None);
+    assert!(one.store.range(&one.member.keys.vip(&id, "")).unwrap().entries.is_empty());
+    one.start("web", "net", EndpointCreate { ip: Some(taken), ..plain() }).unwrap();
+}
+
+#[test]
+fn c13_who_joins_while_it_is_given_back_keeps_it() {
+    let (_store, mut one, mut two) = two();
+    let id = one.create_network("net").unwrap();
+    two.catch_up();
+    one.start("w1", "net", serving()).unwrap();
+    two.catch_up();
+    one.stop("w1").unwrap();
+    two.start("w2", "net", serving()).unwrap();
+    assert!(!one.member.prune_vips(&mut one.store, &mut one.replica).unwrap(), "it has not heard of w2");
+    one.catch_up();
+    assert!(one.model.networks[&id].vips.contains_key("web"));
+}
+
+#[test]
+fn x5_two_services_want_one_port_at_the_same_time() {
+    let (_store, mut one, mut two) = two();
+    let request = NetworkCreate { name: "mesh".into(), driver: Some("overlay".into()), global: Some(true), ingress: true, ..NetworkCreate::default() };
+    let id = one.id();
+    one.model.create_network(&request, id.clone()).unwrap();
+    assert_eq!(one.member.create_network(&mut one.store, &mut one.replica, &one.model.networks[&id], None), Ok(true));
+    // O7: at most one, though the other has not heard of it.
+    let mut model = two.model.clone();
+    model.create_network(&NetworkCreate { name: "other".into(), subnets: vec!["10.77.0.0/24".parse().unwrap()], ..request }, "f".repeat(64)).unwrap();
+    assert_eq!(two.member.create_network(&mut two.store, &mut two.replica, &model.networks[&"f".repeat(64)], None), Ok(false));
+    two.read_again();
+    // Each node's station is known to the other, before anybody is in the network.
+    assert!(one.model.networks[&id].overlay.as_ref().unwrap().stations.is_empty());
+    one.read_again();
+    assert!(one.model.networks[&id].overlay.as_ref().unwrap().stations.contains_key("06:00:00:00:00:02"));
+    one.start("a", "mesh", plain()).unwrap();
+    two.start("b", "mesh", plain()).unwrap();
+    one.catch_up();
+    two.catch_up();
+    let publish = |node: &mut TestNode, name: &str| {
+        let mut sandbox = node.model.sandbox(name).unwrap().clone();
+        sandbox.publishes = vec![crate::Published { host_ip: None, host_port: 8080, port: 80, protocol: Protocol::Tcp }];
+        node.model.check_mesh(&sandbox, &sandbox.endpoints[0]).map_err(|error| error.message)?;
+        let done = node.member.update_endpoint(&mut node.store, &mut node.replica, &node.model, &sandbox, &sandbox.endpoints[0]).unwrap();
+        if done {
+            node.model.sandboxes.insert(sandbox.id.clone(), sandbox);
+        }
+        Ok::<_, String>(done)
+    };
+    assert_eq!(publish(&mut one, "a"), Ok(true));
+    assert_eq!(publish(&mut two, "b"), Ok(false), "somebody came first");
+    two.read_again();
+    assert_eq!(publish(&mut two, "b"), Err("port '8080' is already in use by service 'a' as an ingress port".into()));
+    let replicas = two.model.mesh_services()[&(Protocol::Tcp, 8080)].replicas.clone();
+    assert_eq!((replicas.len(), replicas[0].node.as_deref()), (1, Some("node1")));
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl<'a> Entry<'a> {
             name: &endpoint.name,
             hostname: endpoint.hostname.as_deref(),
             aliases: &endpoint.aliases,
-            vips: &[],
+            vips: &endpoint.vips,
             addresses: &endpoint.addresses,
             services: endpoint.services.clone(),
             up: endpoint.up,

@@ -65,6 +65,7 @@ impl Node {
             api_port: None,
             vxlan_port: vxlan::PORT,
             since_ns: now.as_nanos(),
+            station: None,
         };
         Self {
             // Ids of two nodes, or of two lives of one, never meet.
@@ -283,7 +284,8 @@ impl Node {
             let id = self.new_id();
             let endpoint = model.create_endpoint(&sandbox, request, id, EndpointKind::Tap).map_err(|error| error.message)?;
             let owner = model.sandboxes[&sandbox].clone();
-            if self.share(|member, store, replica| member.create_endpoint(store, replica, &owner, &endpoint))? {
+            let network = model.networks[&endpoint.network].clone();
+            if self.share(|member, store, replica| member.create_endpoint(store, replica, &network, &owner, &endpoint))? {
                 self.model = model;
                 self.plane.plug(&endpoint.id, &endpoint.network, station(&endpoint.mac), now);
                 return Ok(endpoint.addresses[0].ip());

@@ -26,6 +26,8 @@ pub(crate) struct Checks {
     encrypted: Vec<ClusterCheck>,
     /// There is a shared network, and so a tunnel on each node.
     shares: bool,
+    /// Of the routing mesh.
+    mesh: Vec<ClusterCheck>,
 }
 
 impl Inner {
@@ -38,6 +40,7 @@ impl Inner {
             members: cluster.config.store.url.members.iter().map(|member| (member.host.clone(), member.port)).collect(),
             nodes: others.map(|node| (node.name.clone(), SocketAddr::new(node.ip, node.vxlan_port))).collect(),
             encrypted: self.model.networks.values().filter_map(|network| self.encryption_check(network)).collect(),
+            mesh: self.mesh_checks(),
             shares: self.model.networks.values().any(weft_control::Network::is_global),
         })
     }
@@ -66,7 +69,7 @@ impl Checks {
         let asked: Vec<_> = members.chain(nodes).collect();
         let (url, away) = self.store;
         let store = ClusterCheck { ok: away.is_none(), text: away.map_or_else(|| format!("store {url} is used"), |why| format!("store {url} cannot be used: {why}")), hint: None };
-        std::iter::once(store).chain(self.encrypted).chain(asked.into_iter().filter_map(|thread| thread.join().ok())).collect()
+        std::iter::once(store).chain(self.encrypted).chain(asked.into_iter().filter_map(|thread| thread.join().ok())).chain(self.mesh).collect()
     }
 }
 

@@ -111,6 +111,7 @@ impl Keeper {
             Ok(()) => {
                 self.renew_at = Instant::now() + self.renew;
                 let mut inner = self.runtime.lock();
+                inner.retry_mesh();
                 if std::mem::take(&mut self.away) {
                     inner.is_back(false);
                 }

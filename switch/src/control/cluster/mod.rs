@@ -24,7 +24,7 @@ use std::{
 use crossbeam_channel::Sender;
 use serde_json::json;
 use weft_control::{
-    Code, ControlError, Endpoint, Model, Network, Result,
+    Code, ControlError, Endpoint, Model, Network, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, NodeInfo},
     cluster::{ClusterError, Keys, Lost, Member, NodeRecord, Replica, reconcile},
     overlay,
@@ -99,7 +99,8 @@ impl Signals {
 
 impl Cluster {
     fn new(config: ClusterConfig, store: Box<dyn Store + Send>, (id, vxlan_port): (String, u16), keeper: Arc<Signals>) -> Self {
-        let node = NodeRecord { id, name: config.node.clone(), ip: config.advertise, api_port: config.api_port, vxlan_port, since_ns: now_ns() };
+        let station = station_of(&id);
+        let node = NodeRecord { station, id, name: config.node.clone(), ip: config.advertise, api_port: config.api_port, vxlan_port, since_ns: now_ns() };
         Self {
             store,
             member: Member::new(config.keys.clone(), node, config.lease),
@@ -190,6 +191,9 @@ impl Inner {
             let secret = shared.map(|_| secrets::fresh()).transpose()?;
             network.overlay.as_ref().map(super::overlay::keys_of).transpose()?;
             if !network.is_global() || self.share(|member, store, replica| member.create_network(store, replica, &network, secret)).transpose()? != Some(false) {
+                // In a network of the routing mesh the other nodes are there already.
+                self.reconcile(&mut model);
+                let network = model.network(&id)?.clone();
                 return Ok((model, network));
             }
             self.read_again()?;
@@ -212,7 +216,8 @@ impl Inner {
             let mut attempt = model.clone();
             let endpoint = attempt.create_endpoint(sandbox, request, id.clone(), self.default_kind)?;
             let owner = attempt.sandbox(sandbox)?.clone();
-            if !attempt.is_global(&endpoint.network) || self.share(|member, store, replica| member.create_endpoint(store, replica, &owner, &endpoint)).transpose()? != Some(false) {
+            let network = attempt.network(&endpoint.network)?.clone();
+            if !network.is_global() || self.share(|member, store, replica| member.create_endpoint(store, replica, &network, &owner, &endpoint)).transpose()? != Some(false) {
                 *model = attempt;
                 return Ok(endpoint);
             }
@@ -224,19 +229,46 @@ impl Inner {
 
     /// The cluster has it no longer. What cannot be told now is told when the store is back.
     pub(super) fn release_endpoint(&mut self, endpoint: &Endpoint) {
-        if let Some(Err(error)) = self.share(|member, store, replica| member.remove_endpoint(store, replica, &endpoint.network, &endpoint.id)) {
-            tracing::debug!(%error, "an endpoint is still in the store");
-            if let Some(cluster) = &self.cluster {
-                cluster.keeper.compare_again();
+        let released = self.share(|member, store, replica| {
+            member.remove_endpoint(store, replica, &endpoint.network, &endpoint.id)?;
+            member.prune_vips(store, replica)
+        });
+        match released {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => self.adopt_replica(),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an endpoint is still in the store");
+                if let Some(cluster) = &self.cluster {
+                    cluster.keeper.compare_again();
+                }
             }
         }
+    }
+
+    /// What a sandbox is to publish by the routing mesh is its service's in the cluster too.
+    pub(super) fn claim_mesh(&mut self, sandbox: &Sandbox) -> Result<()> {
+        for _ in 0..TRIES {
+            let model = self.model.clone();
+            let Some(endpoint) = model.publishing_endpoint(sandbox).filter(|endpoint| model.is_meshed(endpoint)) else { return Ok(()) };
+            model.check_mesh(sandbox, endpoint)?;
+            if self.share(|member, store, replica| member.update_endpoint(store, replica, &model, sandbox, endpoint)).transpose()? != Some(false) {
+                return Ok(());
+            }
+            self.read_again()?;
+        }
+        Err(busy(&sandbox.name))
+    }
+
+    /// What the others are told of this node.
+    pub(super) fn own_node(&self) -> Option<&NodeRecord> {
+        self.cluster.as_ref().map(|cluster| &cluster.member.node)
     }
 
     /// A sandbox's new name is this node's in all shared networks; `model` has it already.
     pub(super) fn claim_name(&mut self, model: &Model, sandbox: &str) -> Result<()> {
         let sandbox = model.sandbox(sandbox)?.clone();
         for endpoint in sandbox.endpoints.iter().filter(|endpoint| model.is_global(&endpoint.network)) {
-            if self.share(|member, store, replica| member.update_endpoint(store, replica, &sandbox, endpoint)).transpose()? == Some(false) {
+            if self.share(|member, store, replica| member.update_endpoint(store, replica, model, &sandbox, endpoint)).transpose()? == Some(false) {
                 self.announce();
                 let network = model.network(&endpoint.network)?;
                 return Err(ControlError::new(Code::Exists, &sandbox.name, format!("endpoint with name {} already exists in network {}", sandbox.name, network.name)));
@@ -247,16 +279,18 @@ impl Inner {
 
     /// Tells the cluster what became different in this node's endpoints: a name, a port that is published, one that is down.
     pub(super) fn announce(&mut self) {
+        let model = &self.model;
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.away.is_some() {
             // What differs then is told.
             return cluster.keeper.again.store(true, Ordering::Relaxed);
         }
-        for sandbox in self.model.sandboxes.values() {
-            for endpoint in sandbox.endpoints.iter().filter(|endpoint| self.model.is_global(&endpoint.network)) {
-                match cluster.share(|member, store, replica| member.update_endpoint(store, replica, sandbox, endpoint)) {
+        for sandbox in model.sandboxes.values() {
+            for endpoint in sandbox.endpoints.iter().filter(|endpoint| model.is_global(&endpoint.network)) {
+                match cluster.share(|member, store, replica| member.update_endpoint(store, replica, model, sandbox, endpoint)) {
                     Ok(true) => {}
-                    Ok(false) => tracing::warn!(sandbox = sandbox.name, "its name is another's in the cluster"),
+                    // Somebody was quicker: then all is compared.
+                    Ok(false) => cluster.keeper.compare_again(),
                     Err(error) => return tracing::warn!(%error, "the other nodes are told later"),
                 }
             }
@@ -282,6 +316,11 @@ impl Inner {
 
     /// Makes this node match the replica.
     fn adopt_replica(&mut self) {
+        // What a node that died served alone is given back by one that lives.
+        let is_first = |cluster: &&mut Cluster| cluster.away.is_none() && cluster.replica.nodes().map(|node| &node.name).min() == Some(&cluster.config.node);
+        if let Some(Err(error)) = self.cluster.as_mut().filter(is_first).map(|cluster| cluster.share(|member, store, replica| member.prune_vips(store, replica))) {
+            tracing::debug!(%error, "idle virtual addresses are given back later");
+        }
         let mut model = self.model.clone();
         self.reconcile(&mut model);
         if model != self.model {
@@ -314,6 +353,8 @@ impl Inner {
             self.lose(&lost);
         }
         self.adopt_replica();
+        // Also when nothing has changed since this daemon's last life.
+        self.serve_mesh();
         Ok(revision)
     }
 
@@ -377,6 +418,12 @@ impl Inner {
             drop(cluster.share(|member, store, _| member.leave(store)));
         }
     }
+}
+
+/// The address of this node's station in the routing mesh: locally administered (06), and of the node's id, forty bits.
+fn station_of(id: &str) -> Option<String> {
+    let digits: Vec<_> = (0..5).filter_map(|byte| id.get(2 * byte..2 * byte + 2)).collect();
+    (digits.len() == 5 && id.bytes().all(|digit| digit.is_ascii_hexdigit())).then(|| format!("06:{}", digits.join(":")))
 }
 
 fn busy(subject: &str) -> ControlError {
