@@ -416,6 +416,7 @@ fn store_away() {
     cluster.weft(0, "network create plain").ok();
     cluster.sleeper(0, "local", "plain").ok();
     cluster.weft(1, "rm -f ended").ok();
+    cluster.weft(0, "publish add one 9090:4242").ok();
     // A daemon that starts now has what it had.
     cluster.fabric.nodes[1].lab.kill_daemon();
     cluster.start_daemon(1, LEASE);
@@ -427,6 +428,8 @@ fn store_away() {
         eventually("what ended is gone, what is new is there", || cluster.members(node, "net").iter().map(|(name, _)| name.as_str()).eq(expected));
     }
     eventually("they talk", || cluster.pings(0, "one", "new") && cluster.pings(1, "two", "one"));
+    let told = || cluster.etcdctl(0, "get --prefix --print-value-only /docker/network/v1.0/endpoint/").stdout;
+    eventually("what was published meanwhile is told, though the lease outlived the pause", || told().contains("4242"));
 }
 
 /// Three nodes: the store's leader dies, and nobody notices but the store.
