@@ -3,9 +3,11 @@
 use packet::{ETHERNET_LEN, Frame, Instant, PortId};
 
 use crate::{
+    drop::DropReason,
     egress::Fit,
     fdb::PortSlot,
     guard::Checks,
+    hint::unlikely,
     outbox::{Outbox, Sendable},
     port::{PortConfig, PortCounters},
     storm::Bucket,
@@ -108,8 +110,8 @@ impl Attachment {
 
     /// The VLAN of a frame that came in.
     #[inline]
-    pub(crate) fn admit_vlan(&self, frame: &mut Frame) -> Result<Membership, crate::DropReason> {
-        if !self.vlan_aware {
+    pub(crate) fn admit_vlan(&self, frame: &mut Frame) -> Result<Membership, DropReason> {
+        if !unlikely(self.vlan_aware) {
             return Ok(Membership::NONE);
         }
         let membership = self.config.vlan.admit(frame.bytes())?;
@@ -119,10 +121,10 @@ impl Attachment {
     /// What happens to the tag of a frame that leaves; `None` when the port is no member.
     #[inline]
     pub(crate) fn egress_vlan(&self, membership: Membership) -> Option<TagEdit> {
-        if !self.vlan_aware && membership.vlan == 0 {
-            return Some(TagEdit::Keep);
+        if unlikely(self.vlan_aware || membership.vlan() != 0) {
+            return self.config.vlan.egress(membership);
         }
-        self.config.vlan.egress(membership)
+        Some(TagEdit::Keep)
     }
 
     #[inline]
@@ -145,15 +147,13 @@ impl Attachment {
         self.unseen = if is_balanced { 0 } else { self.config.mtu as usize + ETHERNET_LEN };
     }
 
-    /// Queues a fitted frame; false when the outbox is full.
+    /// Queues a fitted frame, if the outbox has room.
     #[inline]
-    pub(crate) fn queue(&mut self, sendable: Sendable, out: &mut Outbox) -> bool {
+    pub(crate) fn queue(&mut self, sendable: Sendable, out: &mut Outbox) -> Result<(), DropReason> {
         let length = sendable.frame().len() as u64;
-        let queued = out.push(self.id, sendable);
-        if queued {
-            self.counters.tx_frames += 1;
-            self.counters.tx_bytes += length;
-        }
-        queued
+        out.push(self.id, sendable)?;
+        self.counters.tx_frames += 1;
+        self.counters.tx_bytes += length;
+        Ok(())
     }
 }

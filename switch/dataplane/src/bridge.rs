@@ -1,13 +1,14 @@
 //! One broadcast domain: learns, decides. Deciding changes nothing outside learning.
 
-use packet::{Instant, Keyed, PortId, ethertype};
+use packet::{Instant, Keyed, NetworkId, PortId, ethertype};
 
 use crate::{
     command::{BridgeConfig, L2Mode},
     drop::DropReason,
     fdb::{self, Fdb, Learned, PortSlot},
-    gateway::Services,
+    gateway::{Face, Services},
     header::Header,
+    hint::unlikely,
     residents::Residents,
 };
 
@@ -21,9 +22,12 @@ pub(crate) enum Forwarding {
 
 #[derive(Debug)]
 pub(crate) struct Bridge {
+    pub(crate) id: NetworkId,
     pub(crate) config: BridgeConfig,
     /// The gateway's address as in [`Header`]; [`NO_GATEWAY`] without one.
     gateway: u64,
+    /// Its IPv4 addresses, if it has any.
+    face: Option<Face>,
     pub(crate) services: Services,
     /// In the order they came.
     pub(crate) ports: Vec<PortId>,
@@ -39,17 +43,19 @@ fn gateway_bits(config: &BridgeConfig) -> u64 {
 }
 
 impl Bridge {
-    pub(crate) fn new(config: BridgeConfig, secret: Keyed, now: Instant) -> Self {
+    pub(crate) fn new(id: NetworkId, config: BridgeConfig, secret: Keyed, now: Instant) -> Self {
         let fdb = Fdb::new(config.fdb_capacity, config.ageing, secret);
         let gateway = gateway_bits(&config);
+        let face = config.gateway.as_ref().and_then(Face::new);
         let mut services = Services::default();
         services.configure(config.gateway.as_ref(), now);
-        Self { config, gateway, services, ports: Vec::new(), fdb, full_reported: None, residents: Residents::default() }
+        Self { id, config, gateway, face, services, ports: Vec::new(), fdb, full_reported: None, residents: Residents::default() }
     }
 
     /// Changes all but the FDB's capacity.
     pub(crate) fn configure(&mut self, config: BridgeConfig, now: Instant) {
         self.gateway = gateway_bits(&config);
+        self.face = config.gateway.as_ref().and_then(Face::new);
         if config.gateway != self.config.gateway {
             self.services.configure(config.gateway.as_ref(), now);
         }
@@ -67,32 +73,40 @@ impl Bridge {
         header.destination == self.gateway
     }
 
+    /// The common case of [`GatewayConfig::hear`] at once: a packet to the gateway that is for the outside.
+    #[inline]
+    pub(crate) fn is_plainly_outside(&self, header: Header, bytes: &[u8]) -> bool {
+        self.is_to_gateway(header) && self.services.balancer.is_none() && self.face.as_ref().is_some_and(|face| face.is_plainly_outside(bytes))
+    }
+
     #[inline]
     fn listens_to_groups(&self, ethertype: u16) -> bool {
         matches!(ethertype, ethertype::ARP | ethertype::IPV6) || (ethertype == ethertype::IPV4 && self.services.dhcp.is_some())
     }
 
     /// Notes where the source lives.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     pub(crate) fn learn(&mut self, vlan: u16, header: Header, port: PortSlot, now: Instant) -> Learned {
-        if self.config.l2 == L2Mode::Hub {
+        if unlikely(self.config.l2 == L2Mode::Hub) {
             return Learned::Known;
         }
         self.fdb.learn(fdb::key(vlan, header.source), port, now)
     }
 
     /// Where a frame from `ingress` goes.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     pub(crate) fn decide(&self, vlan: u16, header: Header, ingress: PortSlot, now: Instant) -> Forwarding {
-        if header.is_to_group() {
+        if unlikely(header.is_to_group()) {
             let stays = header.is_to_reserved_group() && self.config.l2 == L2Mode::Bridge;
             return if stays { Forwarding::Drop(DropReason::ReservedGroup) } else { Forwarding::Flood };
         }
-        if self.config.l2 == L2Mode::Hub {
+        if unlikely(self.config.l2 == L2Mode::Hub) {
             return Forwarding::Flood;
         }
         match self.fdb.lookup(fdb::key(vlan, header.destination), now) {
-            Some(port) if port == ingress => Forwarding::Drop(DropReason::SamePort),
+            Some(port) if unlikely(port == ingress) => Forwarding::Drop(DropReason::SamePort),
             Some(port) => Forwarding::Unicast(port),
             None => Forwarding::Flood,
         }
@@ -106,7 +120,7 @@ mod tests {
     const ALL: [L2Mode; 3] = [L2Mode::Bridge, L2Mode::Transparent, L2Mode::Hub];
 
     fn bridge(l2: L2Mode) -> Bridge {
-        Bridge::new(BridgeConfig { l2, ..BridgeConfig::new("net") }, Keyed::new([1, 3]), Instant::ZERO)
+        Bridge::new(NetworkId::new(0, 0), BridgeConfig { l2, ..BridgeConfig::new("net") }, Keyed::new([1, 3]), Instant::ZERO)
     }
 
     fn header(destination: u64, source: u64) -> Header {

@@ -19,6 +19,7 @@ mod tests;
 
 use packet::{Duration, Instant, Keyed};
 
+use crate::hint::unlikely;
 use crate::limits::{FDB_EVICT_WINDOW, FDB_FIRST_SLOTS, FDB_SWEEP_SLOTS, FDB_SWEEPS};
 use holders::Holders;
 
@@ -133,32 +134,34 @@ impl Fdb {
     }
 
     /// The port behind which a station lives, if that was heard of within the ageing time.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     pub(crate) fn lookup(&self, key: u64, now: Instant) -> Option<PortSlot> {
-        let entry = self.slots[self.find(key).ok()?];
-        self.is_alive(&entry, tick(now)).then_some(entry.port & !STATIC)
+        let (_, entry) = self.probe(key);
+        if unlikely(entry.key != key) {
+            return None;
+        }
+        if unlikely(!self.is_alive(&entry, tick(now))) { None } else { Some(entry.port & !STATIC) }
     }
 
     /// Notes that a station was seen as a source behind `port`.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     pub(crate) fn learn(&mut self, key: u64, port: PortSlot, now: Instant) -> Learned {
-        let found = self.find(key);
-        if let Ok(slot) = found {
-            let (entry, tick) = (&mut self.slots[slot], tick(now));
-            if entry.port == port && entry.idle(tick) <= self.ageing_ticks {
-                // Its line of cache stays clean while nothing changes.
-                if entry.seen != tick {
-                    entry.seen = tick;
-                }
-                return Learned::Known;
-            }
+        let ((slot, entry), tick) = (self.probe(key), tick(now));
+        if unlikely(entry.key != key || entry.port != port || entry.idle(tick) > self.ageing_ticks) {
+            return self.learn_change(key, port, now);
         }
-        self.learn_change(found, key, port, now)
+        // Its line of cache stays clean while nothing changes.
+        if entry.seen != tick {
+            self.slots[slot].seen = tick;
+        }
+        Learned::Known
     }
 
     #[cold]
-    fn learn_change(&mut self, found: Result<usize, usize>, key: u64, port: PortSlot, now: Instant) -> Learned {
-        let Ok(slot) = found else { return self.learn_new(key, port, now) };
+    fn learn_change(&mut self, key: u64, port: PortSlot, now: Instant) -> Learned {
+        let Ok(slot) = self.find(key) else { return self.learn_new(key, port, now) };
         let entry = self.slots[slot];
         if entry.is_static() {
             return Learned::Known;
@@ -286,19 +289,23 @@ impl Fdb {
     }
 
     /// The slot of `key`, or the free slot where it would go.
-    #[inline]
     fn find(&self, key: u64) -> Result<usize, usize> {
+        let (slot, entry) = self.probe(key);
+        if entry.key == key { Ok(slot) } else { Err(slot) }
+    }
+
+    /// The same, with what is there.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
+    fn probe(&self, key: u64) -> (usize, Entry) {
         let mask = self.slots.len() - 1;
         // Masked below the length, so that the check of the index costs nothing.
         let slots = &self.slots[..=mask];
         let mut slot = self.home(key);
         loop {
-            let found = slots[slot & mask].key;
-            if found == key {
-                return Ok(slot);
-            }
-            if found == EMPTY {
-                return Err(slot);
+            let entry = slots[slot & mask];
+            if entry.key == key || unlikely(entry.key == EMPTY) {
+                return (slot, entry);
             }
             slot = (slot + 1) & mask;
         }

@@ -9,17 +9,19 @@ mod advertise;
 pub(crate) mod answer;
 pub(crate) mod balancer;
 mod dhcp;
+mod face;
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use packet::{ETHERNET_LEN, Frame, Instant, IpView, Mac, Ndp, Parsed, Pool, UnicastMac, checksum, ethertype};
+use packet::{Frame, Instant, IpView, Mac, Ndp, Parsed, Pool, UnicastMac, ethertype};
 
 pub use self::{
     advertise::AdvertiseConfig,
     balancer::VipConfig,
     dhcp::{DhcpConfig, LeaseView, Reservation},
 };
+pub(crate) use self::face::Face;
 use self::{
     advertise::Advertiser,
     balancer::Balancer,
@@ -98,14 +100,6 @@ pub(crate) enum Heard {
     Outside(Frame),
 }
 
-/// Sum of an IPv4 header without options: five words in the machine's order, whose fold is the same but for
-/// the order of bytes, which all ones do not show.
-#[inline]
-fn header_sum(header: &[u8; 20]) -> u16 {
-    let word = |at: usize| u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
-    checksum::fold(word(0) + word(4) + word(8) + word(12) + word(16))
-}
-
 impl GatewayConfig {
     /// A gateway that answers and forwards, and no more.
     #[must_use]
@@ -126,25 +120,6 @@ impl GatewayConfig {
     pub(crate) fn speaker_to(&self, to: IpAddr) -> Option<(Mac, IpAddr)> {
         let own = self.addresses.iter().map(IpNetwork::ip).find(|own| own.is_ipv4() == to.is_ipv4());
         own.map(|own| (self.mac.get(), own))
-    }
-
-    /// The common case at once: an untagged IPv4 packet to the gateway's MAC for which [`hear`](Self::hear)
-    /// would find nothing but that it is for the outside. False leaves it to that.
-    #[inline]
-    pub(crate) fn is_plainly_outside(&self, bytes: &[u8]) -> bool {
-        let Some(header) = bytes.get(ETHERNET_LEN..).and_then(|packet| packet.first_chunk::<20>()) else { return false };
-        let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        let is_sound = bytes[12..14] == [8, 0] && header[0] == 0x45 && length >= 20 && ETHERNET_LEN + length <= bytes.len() && header[8] > 1;
-        let Some(IpNetwork::V4(own)) = self.addresses.first() else { return false };
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (source, destination, own_ip) = (word(12), word(16), u32::from(own.ip()));
-        let is_own = |word: u32| self.addresses.iter().any(|own| matches!(own, IpNetwork::V4(own) if u32::from(own.ip()) == word));
-        let is_outside = match self.role {
-            GatewayRole::Network => (source ^ own_ip) & u32::from(own.mask()) == 0 && !is_own(destination),
-            GatewayRole::Uplink => destination == own_ip && matches!(header[9], 6 | 17),
-            GatewayRole::Resolver => false,
-        };
-        is_sound && is_outside && !is_own(source) && header_sum(header) == 0xffff
     }
 
     /// Deals with a frame that may be for it: to its own address, or to a group and ARP, IPv6 or (for

@@ -17,12 +17,12 @@ const RESERVED_GROUP: u64 = 0x0180_c200_0000;
 impl Header {
     /// `None` when the frame is shorter than a header.
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
     pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
-        let &[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = bytes.first_chunk::<14>()?;
+        let header = bytes.first_chunk::<14>()?;
         // Two loads of eight bytes, each with two of the neighbour.
-        let destination = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, s0, s1]);
-        let rest = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, t0, t1]);
-        Some(Self { destination: destination >> 16, source: rest >> 16, ethertype: u16::from_be_bytes([t0, t1]) })
+        let (destination, rest) = (u64::from_be_bytes(*header.first_chunk()?), u64::from_be_bytes(*header.last_chunk()?));
+        Some(Self { destination: destination >> 16, source: rest >> 16, ethertype: rest as u16 })
     }
 
     /// Multicast or broadcast.

@@ -12,6 +12,7 @@ mod fdb;
 mod gateway;
 mod guard;
 mod header;
+mod hint;
 mod limits;
 mod mesh;
 mod outbox;

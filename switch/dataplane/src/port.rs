@@ -138,10 +138,10 @@ impl PortConfig {
 pub struct PortCounters {
     /// Frames that came in.
     pub rx_frames: u64,
-    /// Bytes that came in.
-    pub rx_bytes: u64,
     /// Frames queued to leave.
     pub tx_frames: u64,
+    /// Bytes that came in.
+    pub rx_bytes: u64,
     /// Bytes queued to leave.
     pub tx_bytes: u64,
     /// Frames dropped: on the way in under their ingress port, on the way out under their egress port.

@@ -90,7 +90,7 @@ impl Bridge {
 
 #[cfg(test)]
 mod tests {
-    use packet::{Instant, Keyed, UnicastMac, checksum};
+    use packet::{Instant, Keyed, NetworkId, UnicastMac, checksum};
 
     use super::*;
     use crate::{command::BridgeConfig, gateway::GatewayConfig};
@@ -106,7 +106,7 @@ mod tests {
     fn bridge() -> Bridge {
         let addresses = vec!["10.0.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()];
         let gateway = GatewayConfig::new(UnicastMac::new(Mac(GATEWAY)).unwrap(), addresses);
-        Bridge::new(BridgeConfig { gateway: Some(gateway), ..BridgeConfig::new("net") }, Keyed::new([1, 3]), Instant::ZERO)
+        Bridge::new(NetworkId::new(0, 0), BridgeConfig { gateway: Some(gateway), ..BridgeConfig::new("net") }, Keyed::new([1, 3]), Instant::ZERO)
     }
 
     fn claim(bridge: &Bridge, bytes: &[u8]) -> Option<Claim> {

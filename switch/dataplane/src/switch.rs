@@ -1,7 +1,8 @@
 //! The one place that strings the stages of a frame's way together:
 //!
 //! ```text
-//! ingress -> admit (port up, source, guard, VLAN) -> learn -> decide -> fit -> outbox
+//! ingress -> steer: admit (port up, source, guard, VLAN) -> learn -> decide
+//!         -> follow: to the gateway, or fit -> outbox
 //! ```
 //!
 //! Every frame that comes in ends in exactly one way: queued to at least one port, or counted once
@@ -29,6 +30,7 @@ use crate::{
     fdb::{Learned, PortSlot},
     gateway::{Heard, answer},
     header::{Header, mac_of, station_of},
+    hint::{rarely, unlikely},
     limits::EVENT_INTERVAL,
     outbox::{Outbox, Sendable},
     port::PortCounters,
@@ -84,8 +86,33 @@ struct Origin {
     separation: Separation,
 }
 
+/// Where a frame goes, as far as its port and its bridge know.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    from: Origin,
+    header: Header,
+    next: Next,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Go(Forwarding),
+    /// The gateway may want it.
+    Hear,
+    /// The gateway of that network hands it out as it is.
+    HandOut(NetworkId),
+}
+
 /// Where frames from a gateway come from: no port.
 const GATEWAY: PortSlot = PortSlot::MAX >> 1;
+
+impl Origin {
+    /// Of frames from the gateway of a network.
+    #[expect(clippy::cast_possible_truncation, reason = "made from a slot")]
+    const fn gateway(network: NetworkId) -> Self {
+        Self { port: GATEWAY, bridge: network.index() as u32, membership: Membership::NONE, separation: Separation::GATEWAY }
+    }
+}
 
 impl Switch {
     /// An empty switch whose frames come from `pool`.
@@ -105,33 +132,54 @@ impl Switch {
     }
 
     /// A frame came in on a port.
-    #[inline]
-    pub fn ingress(&mut self, port: PortId, frame: Frame, now: Instant, out: &mut Outbox) {
-        let result = if self.captures.is_empty() { self.forward(port, frame, now, out) } else { self.forward_watched(port, frame, now, out) };
+    pub fn ingress(&mut self, port: PortId, mut frame: Frame, now: Instant, out: &mut Outbox) {
+        if !self.captures.is_empty() {
+            return self.ingress_watched(port, frame, now, out);
+        }
+        // Its bytes are looked at first and the frame is moved last, once.
+        let result = match self.steer(port, &mut frame, now, out) {
+            Ok(course) => self.follow(course, frame, now, out),
+            Err(reason) => Err(reason),
+        };
         if let Err(reason) = result {
             self.ingress_error(port, reason);
         }
     }
 
-    #[inline]
-    fn forward(&mut self, port: PortId, mut frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let Some(state) = self.ports.get_mut(port.index(), port.generation()) else { return Err(DropReason::PortDown) };
-        let header = admit(state, &frame, now, out)?;
-        let membership = state.admit_vlan(&mut frame)?;
+    /// Where a frame goes.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
+    fn steer(&mut self, port: PortId, frame: &mut Frame, now: Instant, out: &mut Outbox) -> Result<Course, DropReason> {
+        let Some(state) = self.ports.get_mut(port.index(), port.generation()) else { return Err(rarely(DropReason::PortDown)) };
+        let header = admit(state, frame, now, out)?;
+        let membership = state.admit_vlan(frame)?;
         let from = Origin { port: state.slot(), bridge: state.bridge, membership, separation: state.separation };
         let learns = state.learns;
-        let Some(bridge) = self.bridges.at_mut(from.bridge) else { return Err(DropReason::PortDown) };
-        let learned = if learns { bridge.learn(membership.vlan, header, from.port, now) } else { Learned::Known };
+        let Some(bridge) = self.bridges.at_mut(from.bridge) else { return Err(rarely(DropReason::PortDown)) };
+        let learned = if unlikely(!learns) { Learned::Known } else { bridge.learn(membership.vlan(), header, from.port, now) };
         // A frame of the reserved group is learned from, though not forwarded (as the kernel's bridge).
-        let is_heard = bridge.may_be_for_gateway(header) && membership.vlan == 0;
-        let decision = if is_heard { Forwarding::Flood } else { bridge.decide(membership.vlan, header, from.port, now) };
+        let is_heard = bridge.may_be_for_gateway(header) && membership.vlan() == 0;
+        let next = if !is_heard {
+            Next::Go(bridge.decide(membership.vlan(), header, from.port, now))
+        } else if !from.separation.parts(Separation::GATEWAY) && bridge.is_plainly_outside(header, frame.bytes()) {
+            Next::HandOut(bridge.id)
+        } else {
+            Next::Hear
+        };
         if learned != Learned::Known {
             self.report(learned, from, header, now, out);
         }
-        if is_heard {
-            return self.hear(from, header, frame, now, out);
+        Ok(Course { from, header, next })
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
+    fn follow(&mut self, course: Course, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        match course.next {
+            Next::Go(decision) => self.go(decision, course.from, frame, now, out),
+            Next::Hear => self.hear(course.from, course.header, frame, now, out),
+            Next::HandOut(network) => out.push_outside(network, frame),
         }
-        self.go(decision, from, frame, now, out)
     }
 
     /// A frame that the gateway may want: answered, handed out, or the bridge's after all.
@@ -144,12 +192,8 @@ impl Switch {
             return self.go_on(decision, from, frame, now, out);
         }
         let bridge = self.bridges.at(from.bridge).ok_or(DropReason::GatewayNothing)?;
-        let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
-        if bridge.services.balancer.is_some() && !header.is_to_group() {
+        if bridge.is_to_gateway(header) && bridge.services.balancer.is_some() {
             return self.hear_balanced(from, header, frame, now, out);
-        }
-        if !header.is_to_group() && gateway.is_plainly_outside(frame.bytes()) {
-            return self.hand_out(from, frame, out);
         }
         self.hear_out(from, header, frame, now, out)
     }
@@ -158,53 +202,45 @@ impl Switch {
     fn hear_out(&mut self, from: Origin, header: Header, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
         let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
         let decision = bridge.decide(0, header, from.port, now);
-        let gateway = bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?;
+        let (network, gateway) = (bridge.id, bridge.config.gateway.as_ref().ok_or(DropReason::GatewayNothing)?);
         if bridge.services.advertiser.is_some() {
             self.deadline.set(None);
         }
         match gateway.hear(&mut bridge.services, header, frame, now, &self.pool)? {
             Heard::NotMine(frame) => self.go_on(decision, from, frame, now, out),
-            Heard::Outside(frame) => self.hand_out(from, frame, out),
+            Heard::Outside(frame) => out.push_outside(network, frame),
             Heard::Answer(frame) => {
-                self.enter(from.bridge, frame, now, out);
+                self.inject(network, frame, now, out);
                 Ok(())
             }
             Heard::AnswerBeside(frame, None) => self.go_on(decision, from, frame, now, out),
             Heard::AnswerBeside(frame, Some(answer)) => {
                 let result = self.go_on(decision, from, frame, now, out);
-                self.enter(from.bridge, answer, now, out);
+                self.inject(network, answer, now, out);
                 // It was heard, though nobody else is there.
                 if result == Err(DropReason::NoOtherPort) { Ok(()) } else { result }
             }
         }
     }
 
-    /// To the uplink.
-    fn hand_out(&self, from: Origin, frame: Frame, out: &mut Outbox) -> Result<(), DropReason> {
-        let network = self.ports.at(from.port).map(|port| port.config().network).ok_or(DropReason::PortDown)?;
-        if out.push_outside(network, frame) { Ok(()) } else { Err(DropReason::NoUplink) }
-    }
-
     /// A frame from the gateway, or from an uplink behind it, goes into a network.
     pub fn inject(&mut self, network: NetworkId, frame: Frame, now: Instant, out: &mut Outbox) {
-        if self.bridges.get(network.index(), network.generation()).is_some()
-            && let Ok(bridge) = u32::try_from(network.index())
-        {
-            self.enter(bridge, frame, now, out);
-        }
-    }
-
-    fn enter(&mut self, bridge: u32, frame: Frame, now: Instant, out: &mut Outbox) {
-        let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::GATEWAY };
-        let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.at(bridge)) else { return };
+        let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.get(network.index(), network.generation())) else { return };
+        let from = Origin::gateway(network);
         if bridge.is_to_gateway(header) && bridge.services.balancer.is_some() {
             return self.enter_balanced(from, frame, now, out);
         }
         let decision = bridge.decide(0, header, GATEWAY, now);
-        // What cannot be delivered is counted under the port it should have left by; without one it is
-        // lost as on a wire without a listener.
-        if let Err(reason) = self.go_on(decision, from, frame, now, out)
-            && let Forwarding::Unicast(target) = decision
+        if let Err(reason) = self.go(decision, from, frame, now, out) {
+            self.inject_error(decision, reason);
+        }
+    }
+
+    /// What cannot be delivered is counted under the port it should have left by; without one it is
+    /// lost as on a wire without a listener.
+    #[cold]
+    fn inject_error(&mut self, decision: Forwarding, reason: DropReason) {
+        if let Forwarding::Unicast(target) = decision
             && let Some(state) = self.ports.at_mut(target)
         {
             state.counters.drops.count(reason);
@@ -269,18 +305,15 @@ impl Switch {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     fn emit(&mut self, from: Origin, target: PortSlot, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
-        if !state.up {
-            return Err(DropReason::EgressDown);
+        let Some(state) = self.ports.at_mut(target).filter(|state| state.up) else { return Err(rarely(DropReason::EgressDown)) };
+        if unlikely(from.separation.parts(state.separation)) {
+            return Err(rarely(DropReason::Isolated));
         }
-        if from.separation.parts(state.separation) {
-            return Err(DropReason::Isolated);
-        }
-        let Some(edit) = state.egress_vlan(from.membership) else { return Err(DropReason::VlanNotAllowed) };
-        if !self.captures.is_empty() || !state.fits(&frame, edit) {
+        let Some(edit) = state.egress_vlan(from.membership) else { return Err(rarely(DropReason::VlanNotAllowed)) };
+        if unlikely(!self.captures.is_empty()) || unlikely(!state.fits(&frame, edit)) {
             return self.emit_fitted(from, target, frame, edit, now, out);
         }
-        if state.queue(Sendable::new(frame), out) { Ok(()) } else { Err(DropReason::EgressFull) }
+        state.queue(Sendable::new(frame), out)
     }
 
     /// A frame that does not just leave as it is: it is watched, may be of a balanced connection, or is fitted.
@@ -295,7 +328,7 @@ impl Switch {
         }
         let Some(frame) = self.back_from_vip(from, target, frame, now)? else { return Ok(()) };
         let Some(state) = self.ports.at_mut(target) else { return Err(DropReason::EgressDown) };
-        fit(state, from, frame, edit, &self.pool, |state, sendable| state.queue(sendable, out))
+        fit(state, from, frame, edit, &self.pool, |state, sendable| state.queue(sendable, out).is_ok())
     }
 
     /// Tells the sender of a packet for another node that the path there carries less than its link (RFC 1191 section 4,
@@ -305,16 +338,16 @@ impl Switch {
     fn tell_too_big(&mut self, from: Origin, target: PortSlot, frame: &Frame, now: Instant, out: &mut Outbox) {
         let Some(mtu) = self.ports.at(target).map(|port| port.config().mtu) else { return };
         let Some(bridge) = self.bridges.at_mut(from.bridge) else { return };
-        let (bytes, parsed) = (frame.bytes(), Parsed::new(frame.bytes()));
+        let (network, bytes, parsed) = (bridge.id, frame.bytes(), Parsed::new(frame.bytes()));
         let Some((parsed, ip)) = parsed.and_then(|parsed| Some((parsed, parsed.ip?))).filter(|(parsed, _)| parsed.tags == 0 && !parsed.ethernet.destination.is_group()) else { return };
         let speaker = bridge.config.gateway.as_ref().and_then(|gateway| gateway.speaker_to(ip.source));
         let (mac, own) = speaker.unwrap_or((parsed.ethernet.destination, ip.destination));
         let what = if ip.source.is_ipv4() { (3, 4, mtu) } else { (2, 0, mtu) };
-        if from.membership.vlan == 0
+        if from.membership.vlan() == 0
             && bridge.services.errors.may_tell(now)
             && let Ok(error) = answer::error(&ip, bytes, mac, own, what, &self.pool)
         {
-            self.enter(from.bridge, error, now, out);
+            self.inject(network, error, now, out);
         }
     }
 
@@ -347,7 +380,7 @@ impl Switch {
         let Some(mac) = station_of(header.source) else { return };
         match learned {
             Learned::Known => {}
-            Learned::New => out.tell(Event::Learned { network, port, mac, vlan: VlanId::new(from.membership.vlan) }),
+            Learned::New => out.tell(Event::Learned { network, port, mac, vlan: VlanId::new(from.membership.vlan()) }),
             Learned::Moved(before) => {
                 let before = self.ports.at(before).map_or(port, |before| before.id);
                 out.tell(Event::Moved { network, from: before, to: port, mac });
@@ -396,10 +429,10 @@ impl Switch {
                 balancer.handle_timeout(now);
             }
             let due = bridge.services.advertiser.as_mut().and_then(|advertiser| advertiser.handle_timeout(now, &self.pool));
-            advertisements.extend(due.map(|frame| (index, frame)));
+            advertisements.extend(due.map(|frame| (network, frame)));
         }
-        for (bridge, frame) in advertisements {
-            self.enter(bridge, frame, now, out);
+        for (network, frame) in advertisements {
+            self.inject(network, frame, now, out);
         }
     }
 
@@ -430,16 +463,17 @@ impl Switch {
 }
 
 /// The checks of the ingress port.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "on every frame's way; counted")]
 fn admit(state: &mut Attachment, frame: &Frame, now: Instant, out: &mut Outbox) -> Result<Header, DropReason> {
     state.counters.rx_frames += 1;
     state.counters.rx_bytes += frame.len() as u64;
     if !state.up {
-        return Err(DropReason::PortDown);
+        return Err(rarely(DropReason::PortDown));
     }
-    let header = Header::new(frame.bytes()).ok_or(DropReason::Runt)?;
+    let Some(header) = Header::new(frame.bytes()) else { return Err(rarely(DropReason::Runt)) };
     if !header.is_from_station() {
-        return Err(DropReason::BadSource);
+        return Err(rarely(DropReason::BadSource));
     }
     if let Some(guard) = &state.guard
         && let Err(reason) = guard.check(header, frame.bytes())

@@ -6,14 +6,12 @@ use packet::{EthernetView, Frame, ethertype};
 
 use crate::{drop::DropReason, port::VlanMode};
 
-/// A frame's VLAN and the tag it carries.
+/// A frame's VLAN and the tag it carries: the VLAN in the low bits, the tag above them with [`TAGGED`]. In
+/// one word, since most frames are of none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Membership {
-    /// 0 on pass-through ports.
-    pub(crate) vlan: u16,
-    /// Tag control information of the tag it came with, if the port looks at tags.
-    tag: Option<u16>,
-}
+pub(crate) struct Membership(u32);
+
+const TAGGED: u32 = 1 << 15;
 
 /// What an egress port does to the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +51,7 @@ impl VlanMode {
             }
             Self::Tagged(vlan) => return if vid == vlan.get() { Ok(Membership::NONE) } else { Err(DropReason::VlanNotAllowed) },
         };
-        vlan.map(|vlan| Membership { vlan, tag }).ok_or(DropReason::VlanNotAllowed)
+        vlan.map(|vlan| Membership::new(vlan, tag)).ok_or(DropReason::VlanNotAllowed)
     }
 
     /// Takes the tag off that an admitted frame is not to keep.
@@ -80,29 +78,45 @@ impl VlanMode {
     #[inline]
     pub(crate) fn egress(&self, membership: Membership) -> Option<TagEdit> {
         match self {
-            Self::PassThrough => (membership.vlan == 0).then_some(TagEdit::Keep),
-            Self::Access(vlan) => (vlan.get() == membership.vlan).then_some(membership.untag()),
-            Self::Trunk { native: Some(native), .. } if native.get() == membership.vlan => Some(membership.untag()),
+            Self::PassThrough => (membership.vlan() == 0).then_some(TagEdit::Keep),
+            Self::Access(vlan) => (vlan.get() == membership.vlan()).then_some(membership.untag()),
+            Self::Trunk { native: Some(native), .. } if native.get() == membership.vlan() => Some(membership.untag()),
             Self::Trunk { allowed, .. } => {
-                let member = membership.vlan != 0 && (allowed.is_empty() || allowed.iter().any(|vlan| vlan.get() == membership.vlan));
-                member.then_some(match membership.tag {
-                    Some(tci) if tci & 0xfff == membership.vlan => TagEdit::Keep,
+                let member = membership.vlan() != 0 && (allowed.is_empty() || allowed.iter().any(|vlan| vlan.get() == membership.vlan()));
+                member.then_some(match membership.tag() {
+                    Some(tci) if tci & 0xfff == membership.vlan() => TagEdit::Keep,
                     // A priority tag keeps its priority under the new id; it is rewritten in place.
-                    Some(tci) => TagEdit::Push(tci & 0xf000 | membership.vlan),
-                    None => TagEdit::Push(membership.vlan),
+                    Some(tci) => TagEdit::Push(tci & 0xf000 | membership.vlan()),
+                    None => TagEdit::Push(membership.vlan()),
                 })
             }
-            Self::Tagged(vlan) => (membership.vlan == 0).then_some(TagEdit::Push(vlan.get())),
+            Self::Tagged(vlan) => (membership.vlan() == 0).then_some(TagEdit::Push(vlan.get())),
         }
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "parts of the word")]
 impl Membership {
     /// Of frames whose tags nobody looks at.
-    pub(crate) const NONE: Self = Self { vlan: 0, tag: None };
+    pub(crate) const NONE: Self = Self(0);
+
+    fn new(vlan: u16, tag: Option<u16>) -> Self {
+        Self(u32::from(vlan) | tag.map_or(0, |tci| u32::from(tci) << 16 | TAGGED))
+    }
+
+    /// 0 on pass-through ports.
+    #[inline]
+    pub(crate) const fn vlan(self) -> u16 {
+        self.0 as u16 & 0xfff
+    }
+
+    /// Tag control information of the tag it came with, if the port looks at tags.
+    const fn tag(self) -> Option<u16> {
+        if self.0 & TAGGED == 0 { None } else { Some((self.0 >> 16) as u16) }
+    }
 
     fn untag(self) -> TagEdit {
-        if self.tag.is_some() { TagEdit::Pop } else { TagEdit::Keep }
+        if self.tag().is_some() { TagEdit::Pop } else { TagEdit::Keep }
     }
 
     /// Carries out an edit on a frame that is ours alone.
@@ -114,7 +128,7 @@ impl Membership {
                 frame.pop_tag();
             }
             TagEdit::Push(tci) => {
-                if self.tag.is_some() {
+                if self.tag().is_some() {
                     frame.pop_tag();
                 }
                 frame.push_tag(ethertype::CTAG, tci);
@@ -205,7 +219,7 @@ mod tests {
         assert_eq!(VlanMode::Access(vlan(10)).admit(&bytes), Err(DropReason::VlanNotAllowed));
         // In a tunnel of service tags it is payload.
         bytes[12..14].copy_from_slice(&[0x88, 0xa8]);
-        assert_eq!(VlanMode::Access(vlan(10)).admit(&bytes), Ok(Membership { vlan: 10, tag: None }));
+        assert_eq!(VlanMode::Access(vlan(10)).admit(&bytes), Ok(Membership::new(10, None)));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn sum(bytes: &[u8]) -> u64 {
 
 /// Folds an unfolded sum to sixteen bits.
 #[must_use]
+#[inline]
 #[expect(clippy::cast_possible_truncation, reason = "folded to sixteen bits")]
 pub fn fold(mut total: u64) -> u16 {
     while total > 0xffff {
@@ -69,8 +70,14 @@ pub fn pseudo_header(ip: &[u8], protocol: u8, length: usize) -> Option<u64> {
 ///
 /// # Panics
 /// When the frame is shared.
+#[inline]
 pub fn complete(frame: &mut Frame) {
-    let Checksum::Partial { start, offset } = frame.offload.checksum else { return };
+    if let Checksum::Partial { start, offset } = frame.offload.checksum {
+        complete_from(frame, start, offset);
+    }
+}
+
+fn complete_from(frame: &mut Frame, start: u16, offset: u16) {
     let start = usize::from(start);
     let field = start + usize::from(offset);
     frame.offload.checksum = Checksum::Complete;

@@ -38,9 +38,10 @@ impl Frame {
     ///
     /// # Panics
     /// When the buffer is shared: call [`make_unique`](Self::make_unique) first.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let (head, end) = (self.head as usize, (self.head + self.length) as usize);
-        &mut self.storage_mut()[head..end]
+        let (head, length) = (self.head as usize, self.length as usize);
+        &mut self.storage_mut()[head..head + length]
     }
 
     /// Length in bytes, without the frame check sequence.
@@ -59,12 +60,14 @@ impl Frame {
 
     /// Longest frame that fits behind the current head, bytes.
     #[must_use]
+    #[inline]
     pub fn capacity(&self) -> usize {
         self.buffer.len() - self.head as usize
     }
 
     /// Bytes free before the head.
     #[must_use]
+    #[inline]
     pub fn headroom(&self) -> usize {
         self.head as usize
     }
@@ -73,6 +76,7 @@ impl Frame {
     ///
     /// # Panics
     /// Beyond [`capacity`](Self::capacity).
+    #[inline]
     pub fn set_len(&mut self, length: usize) {
         assert!(length <= self.capacity(), "frame longer than its buffer");
         self.length = length as u32;
@@ -82,6 +86,7 @@ impl Frame {
     ///
     /// # Panics
     /// When `head + length` is beyond the buffer.
+    #[inline]
     pub fn set_bounds(&mut self, head: usize, length: usize) {
         assert!(head + length <= self.buffer.len(), "frame outside its buffer");
         self.head = head as u32;
@@ -92,6 +97,7 @@ impl Frame {
     ///
     /// # Panics
     /// When the frame is shorter.
+    #[inline]
     pub fn pull(&mut self, count: usize) {
         assert!(count <= self.len(), "pull beyond the frame");
         self.head += count as u32;
@@ -102,6 +108,7 @@ impl Frame {
     ///
     /// # Panics
     /// When the headroom is smaller.
+    #[inline]
     pub fn push(&mut self, count: usize) {
         assert!(count <= self.headroom(), "push beyond the headroom");
         self.head -= count as u32;
@@ -110,6 +117,7 @@ impl Frame {
 
     /// The `count` bytes just before the frame and the frame itself, as one slice to change.
     /// `None` when the buffer is shared.
+    #[inline]
     pub fn with_header_mut(&mut self, count: usize) -> Option<&mut [u8]> {
         let (head, end) = (self.head as usize, (self.head + self.length) as usize);
         let storage = Rc::get_mut(&mut self.buffer)?;
@@ -120,6 +128,7 @@ impl Frame {
     ///
     /// # Panics
     /// When the buffer is shared.
+    #[inline]
     pub fn storage_mut(&mut self) -> &mut [u8] {
         Rc::get_mut(&mut self.buffer).expect("a shared frame was changed")
     }
@@ -138,6 +147,7 @@ impl Frame {
 
     /// True when no other handle reads these bytes.
     #[must_use]
+    #[inline]
     pub fn is_unique(&self) -> bool {
         Rc::strong_count(&self.buffer) == 1
     }
@@ -155,10 +165,13 @@ impl Frame {
     /// Makes the bytes ours alone, copying when they are shared. False when the pool is empty; the
     /// frame is then unchanged.
     #[must_use]
+    #[inline]
     pub fn make_unique(&mut self) -> bool {
-        if self.is_unique() {
-            return true;
-        }
+        self.is_unique() || self.move_to_a_copy()
+    }
+
+    #[cold]
+    fn move_to_a_copy(&mut self) -> bool {
         let Some(copy) = self.duplicate() else { return false };
         *self = copy;
         true

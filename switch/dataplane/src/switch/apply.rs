@@ -89,8 +89,8 @@ impl Switch {
             return Err(CommandError::TooMany("networks"));
         }
         let secret = Keyed::new([self.next_secret(), self.next_secret()]);
-        let (index, generation) = self.bridges.insert(Bridge::new(config, secret, now));
-        Ok(Reply::Network(NetworkId::new(index, generation)))
+        let bridge = self.bridges.insert_with(|index, generation| Bridge::new(NetworkId::new(index, generation), config, secret, now));
+        Ok(Reply::Network(bridge.id))
     }
 
     fn set_bridge(&mut self, network: NetworkId, config: BridgeConfig, now: Instant) -> Result<Reply, CommandError> {

@@ -27,7 +27,7 @@ impl Switch {
     pub(super) fn enter_balanced(&mut self, from: Origin, frame: Frame, now: Instant, out: &mut Outbox) {
         let network = self.bridges.at(from.bridge).and_then(|bridge| bridge.services.balancer.as_ref()).map(|balancer| balancer.network);
         let result = self.balance(from, frame, false, now, out).and_then(|frame| match (frame, network) {
-            (Some(frame), Some(network)) => if out.push_outside(network, frame) { Ok(()) } else { Err(DropReason::NoUplink) },
+            (Some(frame), Some(network)) => out.push_outside(network, frame),
             _ => Ok(()),
         });
         if let Err(reason) = result {
@@ -39,14 +39,14 @@ impl Switch {
     fn balance(&mut self, from: Origin, frame: Frame, is_inside: bool, now: Instant, out: &mut Outbox) -> Result<Option<Frame>, DropReason> {
         let bridge = self.bridges.at_mut(from.bridge).ok_or(DropReason::GatewayNothing)?;
         let (Some(gateway), Some(balancer)) = (&bridge.config.gateway, &mut bridge.services.balancer) else { return Ok(Some(frame)) };
-        let own = gateway.mac.get();
+        let (network, own) = (bridge.id, gateway.mac.get());
         let mut next = Some(balancer.hear(gateway, is_inside, frame, now, &self.pool)?);
         let mut result = Ok(());
         while let Some(balanced) = next {
             match balanced {
                 Balanced::NotMine(frame) => return Ok(Some(frame)),
                 Balanced::Kept => {}
-                Balanced::Spoken(frame) => self.enter(from.bridge, frame, now, out),
+                Balanced::Spoken(frame) => self.inject(network, frame, now, out),
                 Balanced::ToEndpoint(frame) => result = self.send_on(from, frame, now, out),
             }
             next = self.bridges.at_mut(from.bridge).and_then(|bridge| bridge.services.balancer.as_mut()).and_then(|balancer| balancer.more(own));

@@ -10,7 +10,6 @@ use crate::{
     fdb::{self, PortSlot},
     gateway::{Heard, Services},
     header::{Header, mac_of},
-    vlan::Membership,
 };
 
 /// What became of a frame that was only told of.
@@ -36,13 +35,12 @@ impl Switch {
 
     /// The same for a frame that a gateway, or an uplink behind it, puts into a network.
     pub fn explain_injected(&self, network: NetworkId, frame: Frame, now: Instant, steps: &mut Vec<String>) {
-        let result = u32::try_from(network.index()).map_err(|_| DropReason::EgressDown).and_then(|bridge| {
-            let (Some(header), Some(state)) = (Header::new(frame.bytes()), self.bridges.at(bridge)) else { return Err(DropReason::EgressDown) };
-            let from = Origin { port: GATEWAY, bridge, membership: Membership::NONE, separation: Separation::GATEWAY };
-            steps.push(format!("network {}: {}", state.config.name, describe(frame.bytes())));
-            self.explain_decision(state.decide(0, header, GATEWAY, now), from, header, frame, steps)
-        });
-        if let Err(reason) = result {
+        let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.get(network.index(), network.generation())) else {
+            return steps.push("drop: there is no such network any more".into());
+        };
+        steps.push(format!("network {}: {}", bridge.config.name, describe(frame.bytes())));
+        let decision = bridge.decide(0, header, GATEWAY, now);
+        if let Err(reason) = self.explain_decision(decision, Origin::gateway(network), header, frame, steps) {
             steps.push(format!("drop: {} ({})", reason.name(), reason.describe()));
         }
     }
@@ -66,19 +64,19 @@ impl Switch {
             steps.push("guard: the source's MAC and address are this port's".into());
         }
         let membership = state.admit_vlan(&mut frame)?;
-        if membership.vlan != 0 {
-            steps.push(format!("vlan: {}", membership.vlan));
+        if membership.vlan() != 0 {
+            steps.push(format!("vlan: {}", membership.vlan()));
         }
         let bridge = self.bridges.at(state.bridge).ok_or(DropReason::PortDown)?;
-        let known = bridge.fdb.lookup(fdb::key(membership.vlan, header.source), now);
+        let known = bridge.fdb.lookup(fdb::key(membership.vlan(), header.source), now);
         steps.push(match known {
             Some(port) if port == state.slot() => format!("learn: {} is here, as known", mac_of(header.source)),
             Some(port) => format!("learn: {} moves here from {}", mac_of(header.source), self.label(port)),
             None => format!("learn: {} is new here", mac_of(header.source)),
         });
         let from = Origin { port: state.slot(), bridge: state.bridge, membership, separation: state.separation };
-        let decision = bridge.decide(membership.vlan, header, from.port, now);
-        if bridge.may_be_for_gateway(header) && membership.vlan == 0 {
+        let decision = bridge.decide(membership.vlan(), header, from.port, now);
+        if bridge.may_be_for_gateway(header) && membership.vlan() == 0 {
             if from.separation.parts(Separation::GATEWAY) {
                 if !header.is_to_group() {
                     return Err(DropReason::Isolated);

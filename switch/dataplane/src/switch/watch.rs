@@ -11,13 +11,13 @@ use crate::{
 };
 
 impl Switch {
-    /// [`forward`](Self::forward), recorded at its ingress port before what it led to.
+    /// [`ingress`](Self::ingress), recorded at its port before what it led to.
     #[cold]
-    pub(super) fn forward_watched(&mut self, port: PortId, frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+    pub(super) fn ingress_watched(&mut self, port: PortId, mut frame: Frame, now: Instant, out: &mut Outbox) {
         let network = self.network_of(port);
         let seen = frame.share();
         let first = out.captures.len();
-        let result = self.forward(port, frame, now, out);
+        let result = self.steer(port, &mut frame, now, out).and_then(|course| self.follow(course, frame, now, out));
         if let Some(network) = network {
             let egress = out.captures.len();
             let sighting = Sighting { port, network, direction: Direction::Ingress, at: now, dropped: result.err() };
@@ -25,7 +25,9 @@ impl Switch {
             let ingress = out.captures.len() - egress;
             out.captures[first..].rotate_right(ingress);
         }
-        result
+        if let Err(reason) = result {
+            self.ingress_error(port, reason);
+        }
     }
 
     /// Fits, queues and records a frame at its egress port.
@@ -37,7 +39,7 @@ impl Switch {
         let sighting = Sighting { port: state.id, network: state.config().network, direction: Direction::Egress, at: now, dropped: None };
         let result = fit(state, from, frame, edit, pool, |state, sendable| {
             let leaving = sendable.frame().share();
-            let queued = state.queue(sendable, out);
+            let queued = state.queue(sendable, out).is_ok();
             let dropped = if queued { None } else { Some(DropReason::EgressFull) };
             capture::record(captures, Sighting { dropped, ..sighting }, &leaving, pool, out);
             queued
