@@ -30,6 +30,8 @@ const SWEEP: u32 = 16_384;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connection {
     pub(crate) network: NetworkId,
+    /// Tells it from others that had its slot (till 2^32 more were made).
+    pub(crate) serial: u32,
     pub(crate) protocol: u8,
     pub(crate) inside: End,
     pub(crate) outside: End,
@@ -95,6 +97,7 @@ pub(crate) struct Conntrack {
     index: Index,
     all: Slab<Connection>,
     most: usize,
+    made: u32,
     /// Made by the packet in hand.
     provisional: Vec<u32>,
     hand: u32,
@@ -103,7 +106,7 @@ pub(crate) struct Conntrack {
 
 impl Conntrack {
     pub(crate) fn new(key: Keyed, most: usize) -> Self {
-        Self { key, index: Index::new(most * 2), all: Slab::default(), most, provisional: Vec::new(), hand: 0, swept: 0 }
+        Self { key, index: Index::new(most * 2), all: Slab::default(), most, made: 0, provisional: Vec::new(), hand: 0, swept: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -179,7 +182,9 @@ impl Conntrack {
     }
 
     /// Adds a connection whose two keys are free, provisionally.
-    pub(crate) fn insert(&mut self, connection: Connection) -> u32 {
+    pub(crate) fn insert(&mut self, mut connection: Connection) -> u32 {
+        self.made = self.made.wrapping_add(1);
+        connection.serial = self.made;
         let inside = self.hash_inside(connection.network, connection.protocol, connection.inside, connection.outside);
         let outside = self.hash_outside(connection.protocol, connection.external, connection.outside);
         let at = self.all.insert(connection);

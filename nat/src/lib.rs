@@ -30,7 +30,7 @@ mod watch;
 pub use behaviour::{Behaviour, Dependence, NoSuchPreset, PRESETS};
 pub use conntrack::ConnectionView;
 pub use drop::{NatDrop, NatDrops};
-pub use fast::Hit;
+pub use fast::{Hit, Plain};
 pub use lifetime::{Lifetimes, UNSOLICITED_SYN};
 pub use npt::Prefixes;
 pub use rule::{Forward, ForwardError, ForwardId, ForwardView, Inside, Translation};

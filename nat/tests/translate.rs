@@ -5,7 +5,7 @@ mod common;
 use common::{A, ACK, B, EXTERNAL, EXTERNAL6, L4, SYN, World, bytes_of, end, icmp_error};
 use packet::{Checksum, Gso, Instant, NetworkId, Offload, Pool, PoolConfig, checksum};
 use proptest::prelude::*;
-use weft_nat::{Behaviour, Forward, ForwardError, Inside, NatConfig, NatDrop, Prefixes, Translation};
+use weft_nat::{Behaviour, Forward, ForwardError, Inside, NatConfig, NatDrop, Plain, Prefixes, Translation};
 
 fn forward(protocol: u8, ports: (u16, u16), network: NetworkId, to: &str) -> Forward {
     let to = end(to);
@@ -226,7 +226,7 @@ fn super_frames_pass_whole() {
 fn the_short_way_is_for_plain_packets_of_connections() {
     let mut world = World::new(Behaviour::default());
     let plain = L4::Udp(end("10.0.0.2:5000"), end("192.0.2.1:53"));
-    let find = |world: &World, l4| world.nat.find(Some(A), &world.frame(&bytes_of(l4, b"x")), world.now).is_some();
+    let find = |world: &World, l4| Plain::of(&bytes_of(l4, b"x")).and_then(|plain| world.nat.find(Some(A), &plain, world.now)).is_some();
     assert!(!find(&world, plain), "the first takes the long one");
     world.out(plain).unwrap();
     assert!(find(&world, plain));
@@ -293,8 +293,11 @@ proptest! {
             let pass = |world: &mut World, at_once: bool| {
                 let mut frame = pool.copy_of(&bytes).unwrap();
                 frame.offload = offload;
-                if at_once && let Some(hit) = world.nat.find(network, &frame, world.now) {
-                    assert!(world.nat.rewrite(hit, &mut frame, world.now));
+                if at_once
+                    && let Some(plain) = Plain::of(frame.bytes())
+                    && let Some(hit) = world.nat.find(network, &plain, world.now)
+                {
+                    assert!(world.nat.rewrite(&hit, &mut frame, world.now).is_some());
                     return Some((hit.to, frame.bytes().to_vec()));
                 }
                 let mut out = Vec::new();

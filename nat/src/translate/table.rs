@@ -75,6 +75,7 @@ impl Nat {
             address_delta,
             port_delta,
             network,
+            serial: 0,
             protocol,
             inside,
             outside,

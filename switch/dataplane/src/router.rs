@@ -17,14 +17,17 @@ mod fit;
 mod met;
 mod neighbours;
 pub(crate) mod speech;
+#[cfg(test)]
+mod tests;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnetwork::IpNetwork;
-use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Refused, Translated};
+use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Plain, Refused, Translated};
 use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype, ip_destination, ip_source};
 
 use crate::error_limit::ErrorLimit;
@@ -32,6 +35,7 @@ pub use fit::clamp_mss;
 use met::{Met, MetLately};
 use neighbours::{Known, Neighbours};
 use speech::Problem;
+use ways::{Way, Ways};
 
 /// A link that is routed: a network with its gateway, or the uplink's.
 #[derive(Clone, Debug)]
@@ -63,6 +67,15 @@ pub struct PacketUplink {
     pub link: Link,
     /// The next hop, by family; without one only the link itself is reached.
     pub gateways: Vec<IpAddr>,
+}
+
+impl PacketUplink {
+    fn next_hop(&self, destination: IpAddr) -> Option<IpAddr> {
+        if self.link.reaches(destination) {
+            return Some(destination);
+        }
+        self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == destination.is_ipv4())
+    }
 }
 
 /// Why the router dropped a packet, beside what translation counts.
@@ -103,6 +116,7 @@ pub struct Router {
     vips: BTreeSet<(NetworkId, IpAddr)>,
     neighbours: Neighbours,
     met: MetLately,
+    ways: Ways,
     translated: Vec<Translated>,
     errors: ErrorLimit,
     stats: RouterStats,
@@ -123,6 +137,7 @@ impl Router {
             vips: BTreeSet::new(),
             neighbours: Neighbours::default(),
             met: MetLately::default(),
+            ways: Ways::default(),
             translated: Vec::new(),
             errors: ErrorLimit::default(),
             stats: RouterStats::default(),
@@ -133,14 +148,14 @@ impl Router {
 
     /// Sets the uplink.
     pub fn set_uplink(&mut self, uplink: PacketUplink) {
-        self.met.forget();
+        self.forget_ways();
         self.nat.set_externals(uplink.link.addresses.iter().map(IpNetwork::ip).collect());
         self.uplink = Some(uplink);
     }
 
     /// Serves a network; `inside` says how it leaves by the uplink, if it may.
     pub fn set_network(&mut self, id: NetworkId, link: Link, inside: Option<Inside>) {
-        self.met.forget();
+        self.forget_ways();
         match inside {
             Some(inside) if self.uplink.is_some() => {
                 self.leaving.insert(id);
@@ -156,7 +171,7 @@ impl Router {
 
     /// Forgets a network.
     pub fn remove_network(&mut self, id: NetworkId) {
-        self.met.forget();
+        self.forget_ways();
         self.links.remove(&id);
         self.mtus.retain(|(network, _), _| *network != id);
         self.leaving.remove(&id);
@@ -168,14 +183,14 @@ impl Router {
 
     /// Forgets a sandbox's address.
     pub fn remove_inside(&mut self, network: NetworkId, ip: IpAddr) {
-        self.met.forget();
+        self.forget_ways();
         self.neighbours.remove(&(network, ip));
         self.nat.remove_inside(network, ip);
     }
 
     /// Says what an address inside takes, where that is less than its network does.
     pub fn set_inside_mtu(&mut self, network: NetworkId, ip: IpAddr, mtu: Option<u16>) {
-        self.met.forget();
+        self.forget_ways();
         match mtu {
             Some(mtu) => self.mtus.insert((network, ip), mtu),
             None => self.mtus.remove(&(network, ip)),
@@ -189,6 +204,7 @@ impl Router {
 
     /// Lets two networks reach each other, or not.
     pub fn set_route(&mut self, one: NetworkId, other: NetworkId, open: bool) {
+        self.forget_ways();
         for pair in [(one, other), (other, one)] {
             if open { self.routes.insert(pair) } else { self.routes.remove(&pair) };
         }
@@ -196,7 +212,7 @@ impl Router {
 
     /// The virtual addresses of a network, all of them.
     pub fn set_vips(&mut self, network: NetworkId, vips: &[IpAddr]) {
-        self.met.forget();
+        self.forget_ways();
         self.vips.retain(|(of, _)| *of != network);
         self.vips.extend(vips.iter().map(|ip| (network, *ip)));
     }
@@ -252,29 +268,50 @@ impl Router {
     // ---- packets ----
 
     /// A plain packet of a connection that is there, to a neighbour that was met lately: nothing is left to
-    /// decide. The frame is given back when it is not that.
+    /// decide but the network that it goes into. When it is not that it is left as it is.
     #[inline]
-    fn take_at_once(&mut self, from: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
-        let Some(uplink) = &self.uplink else { return Some(frame) };
-        let inside = if uplink.network == from { None } else { Some(from) };
-        let Some(hit) = self.nat.find(inside, &frame, now) else { return Some(frame) };
-        let to = hit.to.unwrap_or(uplink.network);
-        let Some(met) = self.met.get(to, hit.destination, now).filter(|met| fit::fits(&frame, met.mtu)) else { return Some(frame) };
-        if !self.nat.rewrite(hit, &mut frame, now) {
-            return Some(frame);
+    fn take_at_once(&mut self, from: NetworkId, frame: &mut Frame, now: Instant) -> Option<NetworkId> {
+        let plain = Plain::of(frame.bytes())?;
+        let way = match self.ways.get(from, &plain, now) {
+            Some(way) => way,
+            None if self.is_routed(from, frame) => return None,
+            None => Self::find_way((&self.nat, &self.met, &mut self.ways), self.uplink.as_ref()?, from, plain, now)?,
+        };
+        if !fit::fits(frame, way.met.mtu) {
+            return None;
         }
-        let bytes = frame.bytes_mut();
-        bytes[..6].copy_from_slice(&met.mac.0);
-        bytes[6..12].copy_from_slice(&met.own.0);
+        let Some(bytes) = self.nat.rewrite(&way.hit, frame, now) else {
+            self.ways.remove(&plain);
+            return None;
+        };
+        bytes[..6].copy_from_slice(&way.met.mac.0);
+        bytes[6..12].copy_from_slice(&way.met.own.0);
         self.stats.forwarded += 1;
-        out.push((to, frame));
-        None
+        Some(way.to)
+    }
+
+    #[inline(never)]
+    fn find_way<'a>((nat, met, ways): (&Nat, &MetLately, &'a mut Ways), uplink: &PacketUplink, from: NetworkId, plain: Plain, now: Instant) -> Option<&'a Way> {
+        let hit = nat.find((from != uplink.network).then_some(from), &plain, now)?;
+        let destination = Ipv4Addr::from(hit.destination).into();
+        let (to, next_hop) = match hit.to {
+            Some(to) => (to, destination),
+            None => (uplink.network, uplink.next_hop(destination)?),
+        };
+        let entry = met.get(to, next_hop, now)?;
+        Some(ways.put(Way::new(from, plain, hit, entry)))
+    }
+
+    fn forget_ways(&mut self) {
+        self.met.forget();
+        self.ways.forget();
     }
 
     /// A frame that a gateway took. It is given back when it is the user-mode uplink's.
-    pub fn take(&mut self, from: NetworkId, frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
-        let frame = self.take_at_once(from, frame, now, out)?;
-        self.take_slowly(from, frame, now, out)
+    pub fn take(&mut self, from: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) -> Option<Frame> {
+        let Some(to) = self.take_at_once(from, &mut frame, now) else { return self.take_slowly(from, frame, now, out) };
+        out.push((to, frame));
+        None
     }
 
     #[inline(never)]
@@ -296,9 +333,7 @@ impl Router {
             self.hear_neighbour(from, &frame, now, out);
             return None;
         }
-        if !self.routes.is_empty()
-            && let Some(to) = self.routed_to(from, destination)
-        {
+        if let Some(to) = self.routed_to(from, destination) {
             self.forward(to, frame, now, out);
             return None;
         }
@@ -314,6 +349,9 @@ impl Router {
             && self.nat.made_connection()
             && let (Some(source), Some(mac)) = (source, mac)
         {
+            if self.neighbours.known((from, source), now) != Some(mac) {
+                self.forget_ways();
+            }
             let waiting = self.neighbours.learn((from, source), mac, now);
             self.send_all(from, mac, waiting, out);
         }
@@ -323,8 +361,15 @@ impl Router {
 
     /// The network that `from` may reach a destination in.
     fn routed_to(&self, from: NetworkId, destination: IpAddr) -> Option<NetworkId> {
+        if self.routes.is_empty() {
+            return None;
+        }
         let reached = self.routes.range((from, NetworkId::new(0, 0))..).take_while(|(network, _)| *network == from);
         reached.map(|(_, to)| *to).find(|to| self.links.get(to).is_some_and(|link| link.reaches(destination)))
+    }
+
+    fn is_routed(&self, from: NetworkId, frame: &Frame) -> bool {
+        ip_destination(frame.bytes()).is_some_and(|destination| self.routed_to(from, destination).is_some())
     }
 
     /// What is too long for the uplink is told in the words of its sender, before translation.
@@ -414,8 +459,8 @@ impl Router {
                 out.push((to, frame));
                 if stale {
                     self.ask(to, next_hop, out);
-                } else if let IpAddr::V4(destination) = destination {
-                    self.met.put(to, destination.into(), Met { mac, own, mtu }, now);
+                } else if next_hop == destination || !self.mtus.contains_key(&(to, destination)) {
+                    self.met.put(to, next_hop, Met { mac, own, mtu }, now);
                 }
             }
             Known::NotYet { ask: true } => self.ask(to, next_hop, out),
@@ -425,9 +470,7 @@ impl Router {
 
     fn next_hop(&self, to: NetworkId, destination: IpAddr) -> Option<IpAddr> {
         match &self.uplink {
-            Some(uplink) if uplink.network == to && !uplink.link.reaches(destination) => {
-                uplink.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == destination.is_ipv4())
-            }
+            Some(uplink) if uplink.network == to => uplink.next_hop(destination),
             _ => Some(destination),
         }
     }
@@ -522,7 +565,7 @@ impl Router {
         match speech::neighbour(frame.bytes()).filter(|(_, mac)| Some(*mac) != own) {
             // Only what was asked for is believed.
             Some((ip, mac)) if self.neighbours.wants(&(network, ip)) => {
-                self.met.forget();
+                self.forget_ways();
                 let waiting = self.neighbours.learn((network, ip), mac, now);
                 self.send_all(network, mac, waiting, out);
             }

@@ -1,17 +1,19 @@
-//! Neighbours met lately, by the destination that led to them: a few, found at once.
+//! Neighbours met lately, as next hops: a few, found at once.
 //!
 //! Only a memory of what [`neighbours`](super::neighbours) said, and never for long: that one hears of use
 //! often enough to ask again in time.
+
+use std::net::IpAddr;
 
 use packet::{Duration, Instant, Mac, NetworkId};
 
 const SLOTS: usize = 256;
 const LIFETIME: Duration = Duration::from_secs(5);
 
-/// How a frame gets to a destination.
+/// How a frame gets to a next hop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Met {
-    /// The next hop.
+    /// Its address.
     pub(super) mac: Mac,
     /// The router on that link.
     pub(super) own: Mac,
@@ -19,12 +21,15 @@ pub(super) struct Met {
     pub(super) mtu: u16,
 }
 
+/// What is remembered of a next hop.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    network: NetworkId,
-    destination: u32,
-    until: Instant,
-    met: Met,
+pub(super) struct Entry {
+    /// The network that it is in.
+    pub(super) network: NetworkId,
+    next_hop: u32,
+    /// How long.
+    pub(super) until: Instant,
+    pub(super) met: Met,
 }
 
 #[derive(Debug)]
@@ -38,20 +43,23 @@ impl Default for MetLately {
     }
 }
 
-fn slot(destination: u32) -> usize {
+fn slot(next_hop: u32) -> usize {
     // Addresses of one subnet differ at their end.
-    (destination ^ destination >> 8) as usize % SLOTS
+    (next_hop ^ next_hop >> 8) as usize % SLOTS
 }
 
 impl MetLately {
-    #[inline]
-    pub(super) fn get(&self, network: NetworkId, destination: u32, now: Instant) -> Option<Met> {
-        let entry = self.slots[slot(destination)].as_ref()?;
-        (entry.network == network && entry.destination == destination && entry.until > now).then_some(entry.met)
+    pub(super) fn get(&self, network: NetworkId, next_hop: IpAddr, now: Instant) -> Option<&Entry> {
+        let IpAddr::V4(next_hop) = next_hop else { return None };
+        let next_hop = next_hop.into();
+        self.slots[slot(next_hop)].as_ref().filter(|entry| entry.network == network && entry.next_hop == next_hop && entry.until > now)
     }
 
-    pub(super) fn put(&mut self, network: NetworkId, destination: u32, met: Met, now: Instant) {
-        self.slots[slot(destination)] = Some(Entry { network, destination, until: now + LIFETIME, met });
+    pub(super) fn put(&mut self, network: NetworkId, next_hop: IpAddr, met: Met, now: Instant) {
+        if let IpAddr::V4(next_hop) = next_hop {
+            let next_hop = next_hop.into();
+            self.slots[slot(next_hop)] = Some(Entry { network, next_hop, until: now + LIFETIME, met });
+        }
     }
 
     pub(super) fn forget(&mut self) {
