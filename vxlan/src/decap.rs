@@ -97,11 +97,12 @@ impl Vtep {
     }
 
     /// What is encrypted is opened in place, which wants a buffer of our own.
-    fn openable(&mut self, datagrams: Frame) -> Result<Frame, DropReason> {
+    fn openable(&mut self, mut datagrams: Frame) -> Result<Frame, DropReason> {
         if !header::is_sealed(datagrams.bytes()) {
             return Ok(datagrams);
         }
-        own(datagrams, 0, 0, &self.pool).inspect_err(|reason| self.count(None, *reason))
+        own(&mut datagrams, 0, 0, &self.pool).inspect_err(|reason| self.count(None, *reason))?;
+        Ok(datagrams)
     }
 
     /// The inner frame of the datagram at `range`.
@@ -151,10 +152,11 @@ impl Vtep {
         let network = self.networks.get_mut(&inner.vni).ok_or(DropReason::UnknownVni)?;
         frame.set_bounds(frame.headroom() + inner.start, inner.length);
         frame.offload = Offload::NONE;
-        let parsed = Parsed::new(frame.bytes()).ok_or(DropReason::InnerRunt)?;
-        let station = network.admit(&parsed)?;
-        judge(inner.vni, &parsed, frame.bytes())?;
-        let frame = ecn::mark(frame, outer.ecn, &self.pool)?;
+        let parsed = Parsed::new(frame.bytes());
+        let Some(parsed) = &parsed else { return Err(DropReason::InnerRunt) };
+        let station = network.admit(parsed.ethernet.source, parsed.tags)?;
+        judge(inner.vni, parsed, frame.bytes())?;
+        ecn::mark(&mut frame, outer.ecn, &self.pool)?;
         network.learn(station, inner.remote, now);
         self.may_age |= network.remotes.learned_len() > 0;
         network.counters.frames_in += 1;

@@ -45,22 +45,22 @@ pub const fn combine(inner: u8, outer: u8) -> Option<u8> {
 ///
 /// # Errors
 /// `congestion_lost`; `no_buffer` when the frame is shared, must change, and cannot be copied.
-pub(crate) fn mark(frame: Frame, outer: u8, pool: &Pool) -> Result<Frame, DropReason> {
+pub(crate) fn mark(frame: &mut Frame, outer: u8, pool: &Pool) -> Result<(), DropReason> {
     // The others change nothing, whatever the inner field is.
     if !matches!(outer & CE, CE | ECT_1) {
-        return Ok(frame);
+        return Ok(());
     }
-    let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.ip.is_some()) else { return Ok(frame) };
+    let Some(parsed) = Parsed::new(frame.bytes()).filter(|parsed| parsed.ip.is_some()) else { return Ok(()) };
     let inner = of(&parsed, frame.bytes());
     let marked = combine(inner, outer).ok_or(DropReason::CongestionLost)?;
     if marked == inner {
-        return Ok(frame);
+        return Ok(());
     }
-    let mut frame = own(frame, 0, 0, pool)?;
-    if let Some(mut packet) = PacketMut::new(&mut frame) {
+    own(frame, 0, 0, pool)?;
+    if let Some(mut packet) = PacketMut::new(frame) {
         packet.set_ecn(marked);
     }
-    Ok(frame)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,9 +95,9 @@ mod tests {
             for (inner, outer) in (0..4).flat_map(|inner| (0..4).map(move |outer| (inner, outer))) {
                 let mut frame = pool.copy_of(&bytes).unwrap();
                 PacketMut::new(&mut frame).unwrap().set_ecn(inner);
-                let marked = mark(frame, outer, &pool);
+                let marked = mark(&mut frame, outer, &pool);
                 assert_eq!(marked.is_ok(), combine(inner, outer).is_some());
-                if let Ok(frame) = marked {
+                if marked.is_ok() {
                     assert_eq!(Some(of(&Parsed::new(frame.bytes()).unwrap(), frame.bytes())), combine(inner, outer));
                     assert!(checksum::verify(frame.bytes()));
                 }
@@ -109,6 +109,8 @@ mod tests {
     fn what_is_not_ip_bears_no_mark() {
         let pool = Pool::new(PoolConfig::default());
         let bytes = samples::arp_request([10, 0, 0, 1], [10, 0, 0, 2]);
-        assert_eq!(mark(pool.copy_of(&bytes).unwrap(), CE, &pool).unwrap().bytes(), bytes);
+        let mut frame = pool.copy_of(&bytes).unwrap();
+        assert_eq!(mark(&mut frame, CE, &pool), Ok(()));
+        assert_eq!(frame.bytes(), bytes);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use packet::{BufferClass, Frame, Gso, Instant, Offload, Parsed, Pool, SegmentError, Vni, checksum, longest_segment, segment};
+use packet::{BufferClass, Frame, Gso, Instant, Mac, Offload, Parsed, Pool, SegmentError, Vni, checksum, longest_segment, segment};
 
 use crate::{
     crypt::{self, Crypt, Sealing},
@@ -61,25 +61,29 @@ impl Vtep {
 
     fn try_encap(&mut self, vni: Vni, frame: Frame, now: Instant, out: &mut Vec<Datagram>) -> Result<Option<Frame>, DropReason> {
         let network = self.networks.get_mut(&vni).ok_or(DropReason::UnknownVni)?;
-        let parsed = Parsed::new(frame.bytes()).ok_or(DropReason::InnerRunt)?;
-        network.admit(&parsed)?;
+        let bytes = frame.bytes();
+        let (Some(destination), Some(source)) = (Mac::destination_of(bytes), Mac::source_of(bytes)) else { return Err(DropReason::InnerRunt) };
+        let plain = flow::plain(bytes, self.key);
+        let parsed = if plain.is_some() { None } else { Some(Parsed::new(bytes).ok_or(DropReason::InnerRunt)?) };
+        network.admit(source, parsed.as_ref().map_or(0, |parsed| parsed.tags))?;
         mtu::check(&frame, network.config.mtu)?;
-        if network.config.suppress
-            && let Some(answer) = network.neighbours.answer(&parsed, &frame, &self.pool)?
+        if let Some(parsed) = &parsed
+            && network.config.suppress
+            && let Some(answer) = network.neighbours.answer(parsed, &frame, &self.pool)?
         {
             network.counters.suppressed += 1;
             return Ok(Some(answer));
         }
         let length = frame.len();
-        let route = network.route(parsed.ethernet.destination, now)?;
+        let route = network.route(destination, now)?;
         let Network { config, peers, crypt, counters, .. } = network;
         let targets = route.targets(peers);
-        let bytes = frame.bytes();
-        let label = Label {
-            to: targets[0],
-            source_port: flow::source_port(&parsed, bytes, self.key),
-            ecn: ecn::outer(ecn::of(&parsed, bytes)),
+        let (source_port, ecn) = match (&plain, &parsed) {
+            (Some(plain), _) => (plain.source_port, plain.ecn),
+            (None, Some(parsed)) => (flow::source_port(parsed, frame.bytes(), self.key), ecn::of(parsed, frame.bytes())),
+            (None, None) => return Err(DropReason::InnerRunt),
         };
+        let label = Label { to: targets[0], source_port, ecn: ecn::outer(ecn) };
         let first = out.len();
         let wrapped = match (config.encrypted, crypt) {
             (false, _) => wrap(frame, &mut Envelope::Clear(header::emit(vni)), label, &self.pool, out),
@@ -133,7 +137,8 @@ impl Envelope<'_> {
     }
 
     /// Finishes a datagram whose inner frame is in its place.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
     fn close(&mut self, datagram: &mut [u8]) -> Result<(), DropReason> {
         match self {
             Self::Clear(header) => {
@@ -148,11 +153,12 @@ impl Envelope<'_> {
 /// A frame, or the segments of a super-frame, to one remote. On an error some may have been given already.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
-fn wrap(frame: Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
+fn wrap(mut frame: Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, out: &mut Vec<Datagram>) -> Result<(), DropReason> {
     if frame.offload.gso != Gso::None {
         return cut(&frame, envelope, label, pool, out);
     }
-    out.push(label.on(whole(frame, envelope, pool)?, None));
+    whole(&mut frame, envelope, pool)?;
+    out.push(label.on(frame, None));
     Ok(())
 }
 
@@ -182,15 +188,15 @@ fn replicate(first: usize, others: &[SocketAddr], out: &mut Vec<Datagram>) {
 /// A frame of wire size, in place if its buffer is ours alone.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "on every frame's way; counted")]
-fn whole(frame: Frame, envelope: &mut Envelope<'_>, pool: &Pool) -> Result<Frame, DropReason> {
+fn whole(frame: &mut Frame, envelope: &mut Envelope<'_>, pool: &Pool) -> Result<(), DropReason> {
     let (front, back) = envelope.room();
-    let mut frame = own(frame, front, back, pool)?;
-    checksum::complete(&mut frame);
+    own(frame, front, back, pool)?;
+    checksum::complete(frame);
     frame.push(front);
     frame.set_len(frame.len() + back);
     envelope.close(frame.bytes_mut())?;
     frame.offload = Offload::NONE;
-    Ok(frame)
+    Ok(())
 }
 
 /// A super-frame into as few sends as it takes. On an error some were given already.

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use packet::{FiveTuple, Keyed, Parsed};
+use packet::{ETHERNET_LEN, FiveTuple, Keyed, Parsed};
+
+use crate::ecn;
 
 /// Flows share so many lanes, each of which the shell keeps in order on the way out.
 pub const LANES: u16 = 16;
@@ -16,20 +18,54 @@ const FIRST_PORT: u16 = 49152;
 /// 2^14 ports: the highest bits of the hash.
 const PORT_SHIFT: u32 = 64 - 14;
 
+/// What the outer headers of a plain frame say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plain {
+    /// As [`source_port`].
+    pub(crate) source_port: u16,
+    /// As [`ecn::of`](crate::ecn::of).
+    pub(crate) ecn: u8,
+}
+
+/// Most frames are plain: untagged IPv4 without options, whole, TCP or UDP. They need not be parsed.
+#[inline]
+pub(crate) fn plain(bytes: &[u8], key: Keyed) -> Option<Plain> {
+    let header = bytes.first_chunk::<38>()?;
+    let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
+    let is_fragment = u16::from_be_bytes([header[20], header[21]]) & 0x3fff != 0;
+    let is_plain = header[12..15] == [8, 0, 0x45] && !is_fragment && matches!(header[23], 6 | 17) && length >= 24 && ETHERNET_LEN + length <= bytes.len();
+    if !is_plain {
+        return None;
+    }
+    let (addresses, ports) = (u64::from_be_bytes(*header[26..34].first_chunk()?), u32::from_be_bytes(*header.last_chunk()?));
+    Some(Plain { source_port: port_of(v4_hash(key, addresses, header[23], ports)), ecn: header[15] & ecn::CE })
+}
+
+/// Addresses and ports: source, then destination.
+#[inline]
+fn v4_hash(key: Keyed, addresses: u64, protocol: u8, ports: u32) -> u64 {
+    key.words([addresses, u64::from(protocol) << 32 | u64::from(ports)])
+}
+
+#[inline]
+const fn port_of(hash: u64) -> u16 {
+    FIRST_PORT + (hash >> PORT_SHIFT) as u16
+}
+
 /// The outer source port of the frame in `bytes` that `parsed` describes: by five-tuple for TCP and UDP, else by MAC addresses
 /// and EtherType. A fragment goes by the latter too, so that the parts of a packet, of which one shows its ports, stay together.
 pub(crate) fn source_port(parsed: &Parsed, bytes: &[u8], key: Keyed) -> u16 {
     let tuple = FiveTuple::of(parsed, bytes).filter(|_| parsed.ip.is_some_and(|ip| !ip.is_fragment()));
     let hash = match tuple {
         Some(tuple) => {
-            let ports = u64::from(tuple.protocol) << 32 | u64::from(tuple.source_port) << 16 | u64::from(tuple.destination_port);
+            let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
             match (tuple.source, tuple.destination) {
                 (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                    key.words([u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()), ports])
+                    v4_hash(key, u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()), tuple.protocol, ports)
                 }
                 (source, destination) => {
                     let ([a, b], [c, d]) = (halves(source), halves(destination));
-                    key.words([a, b, c, d, ports])
+                    key.words([a, b, c, d, u64::from(tuple.protocol) << 32 | u64::from(ports)])
                 }
             }
         }
@@ -38,7 +74,7 @@ pub(crate) fn source_port(parsed: &Parsed, bytes: &[u8], key: Keyed) -> u16 {
             key.words([ethernet.source.as_u64(), ethernet.destination.as_u64(), u64::from(parsed.ethertype)])
         }
     };
-    FIRST_PORT + (hash >> PORT_SHIFT) as u16
+    port_of(hash)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "split in two halves")]
@@ -54,11 +90,28 @@ fn halves(address: IpAddr) -> [u64; 2] {
 mod tests {
     use std::collections::BTreeSet;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::vtep::samples;
 
     fn port(bytes: &[u8]) -> u16 {
         source_port(&Parsed::new(bytes).unwrap(), bytes, Keyed::new([3, 4]))
+    }
+
+    proptest! {
+        /// Whatever is plain is labelled as if it had been parsed; a whole datagram is plain.
+        #[test]
+        fn plain_frames_are_labelled_alike(ports: [u16; 2], size in 0..30_usize, flips in proptest::collection::vec((12..40_usize, any::<u8>()), 0..3)) {
+            let mut bytes = samples::udp4(ports[0], ports[1], &vec![1; size]);
+            let key = Keyed::new([3, 4]);
+            prop_assert!(plain(&bytes, key).is_some());
+            flips.into_iter().for_each(|(at, flip)| bytes[at] ^= flip);
+            if let Some(plain) = plain(&bytes, key) {
+                let parsed = Parsed::new(&bytes).unwrap();
+                prop_assert_eq!((plain.source_port, plain.ecn), (source_port(&parsed, &bytes, key), ecn::of(&parsed, &bytes)));
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, slice};
 
-use packet::{Duration, Instant, Keyed, Mac, Parsed, UnicastMac};
+use packet::{Duration, Instant, Keyed, Mac, UnicastMac};
 
 use crate::{
     counters::Counters,
@@ -99,9 +99,9 @@ impl Network {
     }
 
     /// What holds for inner frames of both directions. Gives the source.
-    pub(crate) fn admit(&self, parsed: &Parsed) -> Result<UnicastMac, DropReason> {
-        let source = UnicastMac::new(parsed.ethernet.source).ok_or(DropReason::BadInnerSource)?;
-        if parsed.tags > 0 && !self.config.inner_vlan { Err(DropReason::InnerVlan) } else { Ok(source) }
+    pub(crate) fn admit(&self, source: Mac, tags: usize) -> Result<UnicastMac, DropReason> {
+        let source = UnicastMac::new(source).ok_or(DropReason::BadInnerSource)?;
+        if tags > 0 && !self.config.inner_vlan { Err(DropReason::InnerVlan) } else { Ok(source) }
     }
 
     /// Where a frame for `destination` goes.
