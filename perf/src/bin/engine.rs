@@ -26,7 +26,7 @@ struct Bench {
     frame: Vec<u8>,
 }
 
-const CASES: &[&str] = &["unicast-64", "unicast-1500", "unicast-guarded", "flood-8", "unicast-1000-ports", "unicast-1M-fdb", "nat-established", "vxlan-encap", "vxlan-both", "vxlan-encrypted-both-1400"];
+const CASES: &[&str] = &["unicast-64", "unicast-1500", "unicast-guarded", "flood-8", "unicast-1000-ports", "unicast-1M-fdb", "nat-established", "nat-1M-flows", "vxlan-encap", "vxlan-decap", "vxlan-both", "vxlan-encrypted-both-1400"];
 
 fn mac(number: u32) -> Mac {
     let [a, b, c, d] = number.to_be_bytes();
@@ -71,6 +71,7 @@ impl Bench {
     }
 
     /// One frame goes round and round, so that the pool's work (the shell's) does not count.
+    #[inline(never)]
     fn run(&mut self, frames: u32) {
         let mut frame = self.pool.copy_of(&self.frame).expect("a buffer");
         for _ in 0..frames {
@@ -81,6 +82,17 @@ impl Bench {
     }
 }
 
+/// Ethernet, IPv4 and UDP headers: what translation writes to.
+const HEADERS: usize = 42;
+
+/// Flows that take turns: more than are remembered.
+const SAMPLE: u32 = 8192;
+
+/// The frame as it was before it was translated.
+fn restore(frame: &mut packet::Frame, headers: &[u8; HEADERS]) {
+    *frame.bytes_mut().first_chunk_mut().expect("headers") = *headers;
+}
+
 /// A sandbox's datagrams of one connection, through its gateway, translation and the uplink.
 struct NatBench {
     switch: Switch,
@@ -89,11 +101,12 @@ struct NatBench {
     out: Outbox,
     routed: Vec<(NetworkId, packet::Frame)>,
     sandbox: PortId,
-    frame: Vec<u8>,
+    /// Of some of the flows, evenly.
+    frames: Vec<Vec<u8>>,
 }
 
 impl NatBench {
-    fn new() -> Self {
+    fn new(flows: u32) -> Self {
         let pool = Pool::new(PoolConfig::default());
         let mut switch = Switch::new(SwitchConfig { seed: 1, ..SwitchConfig::default() }, pool.clone());
         let mut out = Outbox::new(4096);
@@ -108,22 +121,19 @@ impl NatBench {
         };
         let (inside, inside_link, sandbox) = face(100, "10.0.0.1/24", GatewayRole::Network);
         let (outside, outside_link, wan) = face(101, "192.0.2.9/24", GatewayRole::Uplink);
-        let mut router = Router::new(pool.clone(), NatConfig { seed: 1, ..NatConfig::default() });
+        let mut router = Router::new(pool.clone(), NatConfig { seed: 1, most: 2 << 20, ..NatConfig::default() });
         router.set_uplink(PacketUplink { network: outside, link: outside_link, gateways: vec!["192.0.2.1".parse().expect("address")] });
         let subnets = inside_link.addresses.clone();
         router.set_network(inside, inside_link, Some(Inside { subnets, translation: Translation::Masquerade, prefixes: None, behaviour: Behaviour::default() }));
-        let mut frame = [&mac(100).0[..], &mac(1).0, &[8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2, 198, 51, 100, 7, 0x30, 7, 0, 7, 0, 26, 0, 0]].concat();
-        frame.resize(60, 0);
-        let sum = !packet::checksum::fold(packet::checksum::sum(&frame[14..34]));
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        let mut bench = Self { switch, router, pool, out, routed: Vec::new(), sandbox, frame };
+        let frames = (0..flows).step_by((flows / SAMPLE).max(1) as usize).map(frame_of).collect();
+        let mut bench = Self { switch, router, pool, out, routed: Vec::new(), sandbox, frames };
         // The first packet makes the connection and asks for the next hop, which answers.
-        let first = bench.pool.copy_of(&bench.frame).expect("a buffer");
-        drop(bench.step(first));
+        bench.step(&frame_of(0));
         let answer = [&mac(101).0[..], &mac(2).0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &mac(2).0, &[192, 0, 2, 1], &mac(101).0, &[192, 0, 2, 9]].concat();
         let answer = bench.pool.copy_of(&answer).expect("a buffer");
         bench.switch.ingress(wan, answer, Instant::from_nanos(1), &mut bench.out);
         bench.route();
+        (1..flows).for_each(|flow| bench.step(&frame_of(flow)));
         bench
     }
 
@@ -136,22 +146,39 @@ impl NatBench {
         }
     }
 
-    fn step(&mut self, frame: packet::Frame) -> Option<packet::Frame> {
+    fn step(&mut self, bytes: &[u8]) {
+        let frame = self.pool.copy_of(bytes).expect("a buffer");
         self.switch.ingress(self.sandbox, frame, Instant::from_nanos(2), &mut self.out);
         self.route();
-        let sent = self.out.frames.pop().map(|(_, frame)| frame.into_frame());
         self.out.frames.clear();
         self.out.events.clear();
-        sent
     }
 
+    #[inline(never)]
     fn run(&mut self, frames: u32) {
-        let mut frame = self.pool.copy_of(&self.frame).expect("a buffer");
-        for _ in 0..frames {
-            frame.bytes_mut().copy_from_slice(&self.frame);
-            frame = self.step(frame).expect("it was translated");
+        let mut frame = self.pool.copy_of(&self.frames[0]).expect("a buffer");
+        let headers: Vec<[u8; HEADERS]> = self.frames.iter().map(|frame| *frame.first_chunk().expect("headers")).collect();
+        let now = Instant::from_nanos(2);
+        for headers in headers.iter().cycle().take(frames as usize) {
+            restore(&mut frame, headers);
+            self.switch.ingress(self.sandbox, frame, now, &mut self.out);
+            let (network, outside) = self.out.outside.pop().expect("its gateway hands it out");
+            drop(self.router.take(network, outside, now, &mut self.routed));
+            let (network, translated) = self.routed.pop().expect("it was translated");
+            self.switch.inject(network, translated, now, &mut self.out);
+            frame = self.out.frames.pop().expect("it was forwarded").1.into_frame();
         }
     }
+}
+
+/// A sandbox's datagram of a flow: some of the sandbox's addresses to many outside.
+fn frame_of(flow: u32) -> Vec<u8> {
+    let [_, a, b, c] = flow.to_be_bytes();
+    let mut frame = [&mac(100).0[..], &mac(1).0, &[8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2 + c % 4, 198, 51 + a, b, c, 0x30, 7, 0, 7, 0, 26, 0, 0]].concat();
+    frame.resize(60, 0);
+    let sum = !packet::checksum::fold(packet::checksum::sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
 }
 
 /// A frame into a tunnel, and out of it on another node: the buffer is the same all the way.
@@ -185,9 +212,24 @@ impl TunnelBench {
         frame.resize(if case.ends_with("1400") { 1414 } else { 60 }, 0);
         let length = u16::try_from(frame.len() - 14).expect("short");
         frame[16..18].copy_from_slice(&length.to_be_bytes());
-        Self { near, far: case.contains("both").then_some(far), frame: pool.copy_of(&frame).expect("a buffer"), sent: Vec::new() }
+        Self { near, far: (case != "vxlan-encap").then_some(far), frame: pool.copy_of(&frame).expect("a buffer"), sent: Vec::new() }
     }
 
+    /// The same datagram comes again and again: its header is still before the frame.
+    #[inline(never)]
+    fn run_decap(self, frames: u32) {
+        let Self { mut near, far, frame, mut sent } = self;
+        let (vni, now, mut far) = (Vni::new(42).expect("a VNI"), Instant::from_nanos(1), far.expect("a receiver"));
+        near.encap(vni, frame, now, &mut sent).expect("it is wrapped");
+        let Datagram { frame: mut datagram, source_port, .. } = sent.pop().expect("one");
+        let outer = Outer { from: SocketAddr::new(NEAR, source_port), to: FAR, ecn: 0 };
+        for _ in 0..frames {
+            datagram = far.decap(outer, datagram, |_, _, _| Ok(()), now).expect("it is taken").1;
+            datagram.push(vxlan::header::HEADER_LEN);
+        }
+    }
+
+    #[inline(never)]
     fn run(self, frames: u32) {
         let Self { mut near, mut far, mut frame, mut sent } = self;
         let (vni, now) = (Vni::new(42).expect("a VNI"), Instant::from_nanos(1));
@@ -208,13 +250,17 @@ impl TunnelBench {
 fn run(case: &str, frames: u32) {
     match case {
         "harness" => run_harness(frames),
-        "nat-established" => NatBench::new().run(frames),
+        "harness-nat" => run_nat_harness(frames),
+        "nat-established" => NatBench::new(1).run(frames),
+        "nat-1M-flows" => NatBench::new(1 << 20).run(frames),
+        "vxlan-decap" => TunnelBench::new(case).run_decap(frames),
         "vxlan-encap" | "vxlan-both" | "vxlan-encrypted-both-1400" => TunnelBench::new(case).run(frames),
         _ => Bench::new(case).run(frames),
     }
 }
 
 /// The loop of [`Bench::run`] with a queue in place of the switch: what the harness itself costs.
+#[inline(never)]
 fn run_harness(frames: u32) {
     let pool = Pool::new(PoolConfig::default());
     let mut frame = pool.copy_of(&[0; 60]).expect("a buffer");
@@ -223,6 +269,20 @@ fn run_harness(frames: u32) {
         queue.push((PortId::new(1, 0), frame));
         frame = std::hint::black_box(&mut queue).pop().expect("just pushed").1;
         queue.clear();
+    }
+}
+
+/// The same for [`NatBench::run`].
+#[inline(never)]
+fn run_nat_harness(frames: u32) {
+    let pool = Pool::new(PoolConfig::default());
+    let mut frame = pool.copy_of(&[0; 60]).expect("a buffer");
+    let mut queue = Vec::with_capacity(64);
+    let headers = vec![[1; HEADERS]; std::hint::black_box(1)];
+    for headers in headers.iter().cycle().take(frames as usize) {
+        restore(&mut frame, headers);
+        queue.push((PortId::new(1, 0), frame));
+        frame = std::hint::black_box(&mut queue).pop().expect("just pushed").1;
     }
 }
 
@@ -244,10 +304,10 @@ fn main() -> Result<(), String> {
         run(case, frames);
         return Ok(());
     }
-    let harness = per_frame("harness").unwrap_or(0.0);
+    let harnesses = ["harness", "harness-nat"].map(|case| per_frame(case).unwrap_or(0.0));
     println!("| case | instructions a frame | ns a frame |\n|---|---|---|");
     for case in CASES {
-        let counted = per_frame(case).map_or_else(|| "- (valgrind is not installed)".into(), |count| format!("{:.0}", count - harness));
+        let counted = per_frame(case).map_or_else(|| "- (valgrind is not installed)".into(), |count| format!("{:.0}", count - harnesses[usize::from(case.starts_with("nat"))]));
         // Set-up is in both runs, and cancels out.
         let time = |frames| {
             let start = Clock::now();
