@@ -51,7 +51,7 @@ impl std::error::Error for SetupError {}
 
 fn hint(errno: Errno) -> Option<&'static str> {
     match errno {
-        Errno::EPERM | Errno::EACCES => Some("needs CAP_NET_ADMIN and CAP_SYS_ADMIN: run as root, or `weft daemon --rootless`"),
+        Errno::EPERM | Errno::EACCES if !nix::unistd::geteuid().is_root() => Some("needs CAP_NET_ADMIN and CAP_SYS_ADMIN: run as root, or `weft daemon --rootless`"),
         Errno::EMFILE | Errno::ENFILE => Some("too many open files: raise `ulimit -n`"),
         Errno::EEXIST => Some("the name is taken: choose another, or remove what holds it"),
         Errno::ENODEV => Some("no such device in that namespace"),

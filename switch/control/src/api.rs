@@ -122,6 +122,9 @@ pub struct NetworkCreate {
     /// Of a lan: the device of the host that is its port there, or `DEVICE.VLAN`; an isolated network without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// Of a lan: the addresses that the host has on the device. The node looks; no request says it.
+    #[serde(skip)]
+    pub host_addresses: Vec<IpAddr>,
     /// Of an encrypted overlay of a cluster: how long a key is used, seconds (43200); 0 for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rekey_s: Option<u32>,

@@ -140,6 +140,7 @@ impl Network {
             encrypted: overlay.is_some_and(|overlay| overlay.encrypted),
             key_file: overlay.and_then(|overlay| overlay.key_file.clone()),
             parent: self.lan.as_ref().and_then(|lan| lan.parent.clone()),
+            host_addresses: self.lan.as_ref().map(|lan| lan.host.clone()).unwrap_or_default(),
             rekey_s: overlay.and_then(|overlay| overlay.rekey_s),
             labels: self.labels.clone(),
             options: self.options.clone(),

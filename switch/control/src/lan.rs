@@ -34,6 +34,9 @@ const RESOLVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0x6566, 0x7400, 0, 0, 0, 0, 
 pub struct Lan {
     /// The device of the host, or `DEVICE.VLAN`. Without one the network is isolated.
     pub parent: Option<String>,
+    /// Addresses of the host on it, when the network was made: no sandbox may have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<IpAddr>,
 }
 
 /// The device and the VLAN of a parent such as `eth1.10`, if it can mean that.
@@ -86,7 +89,7 @@ impl Model {
         if !request.internal {
             self.check_parent_is_free(&request.name, parent)?;
         }
-        Ok(Some(Lan { parent: Some(parent.into()) }))
+        Ok(Some(Lan { parent: Some(parent.into()), host: request.host_addresses.clone() }))
     }
 
     /// What only a gateway of weft's can do.
@@ -160,6 +163,21 @@ mod tests {
         assert_eq!((again.parent.as_deref(), again.driver.as_deref()), (Some("eth1"), Some("macvlan")));
         // It is the host's neighbour: a server there can be asked.
         model.create_network(&NetworkCreate { name: "d".into(), dns: vec!["192.168.88.1".parse().unwrap()], ..NetworkCreate::default() }, id(5)).unwrap();
+    }
+
+    #[test]
+    fn what_others_have_is_not_given_away() {
+        let mut model = Model::default();
+        let request = NetworkCreate { host_addresses: vec!["10.1.0.2".parse().unwrap()], aux_addresses: [("nas".into(), "10.1.0.3".parse().unwrap())].into(), ..lan("a", Some("eth1"), "10.1.0.0/24") };
+        model.create_network(&request, id(1)).unwrap();
+        let sandbox = model.create_sandbox(&SandboxCreate::default(), id(2)).unwrap();
+        for (ip, why) in [("10.1.0.2", "the host's own"), ("10.1.0.3", "nas")] {
+            let error = model.create_endpoint(&sandbox, &EndpointCreate { network: "a".into(), ip: Some(ip.parse().unwrap()), ..EndpointCreate::default() }, id(3), EndpointKind::Tap).unwrap_err();
+            assert!(error.code == Code::Conflict && error.message.contains(why), "{error}");
+        }
+        let endpoint = model.create_endpoint(&sandbox, &EndpointCreate { network: "a".into(), ..EndpointCreate::default() }, id(3), EndpointKind::Tap).unwrap();
+        assert_eq!(endpoint.addresses[0].to_string(), "10.1.0.4/24");
+        assert_eq!(model.network("a").unwrap().request().host_addresses, request.host_addresses);
     }
 
     #[test]

@@ -255,6 +255,11 @@ impl Network {
         self.overlay.as_ref().is_some_and(|overlay| overlay.global)
     }
 
+    /// Of a lan: what the host has on its device.
+    fn host_addresses(&self) -> &[IpAddr] {
+        self.lan.as_ref().map_or(&[], |lan| &lan.host)
+    }
+
     /// Whether weft is its router: to the outside, and in from published ports.
     #[must_use]
     pub fn has_router(&self) -> bool {
@@ -909,7 +914,7 @@ impl Model {
         let members = self.members(&network.id).flat_map(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip));
         let own = network.pools.iter().map(|pool| pool.gateway).chain(network.aux_addresses.values().chain(&network.own_addresses).copied());
         let others = self.remote_members(&network.id).flat_map(|(_, endpoint)| endpoint.addresses.iter().map(IpNetwork::ip));
-        members.chain(others).chain(own).chain(network.vips.values().flatten().copied()).collect()
+        members.chain(others).chain(own).chain(network.host_addresses().iter().copied()).chain(network.vips.values().flatten().copied()).collect()
     }
 
     fn choose_addresses(&self, network: &Network, asked: [Option<IpAddr>; 2]) -> Result<Vec<IpNetwork>> {
@@ -920,6 +925,12 @@ impl Model {
             }
             if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.addresses.iter().any(|taken| taken.ip() == address)) {
                 return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is already in use by {}", sandbox.name)));
+            }
+            if let Some((label, _)) = network.aux_addresses.iter().find(|(_, aux)| **aux == address) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is kept for {label} (--aux-address) in network {}", network.name)));
+            }
+            if network.host_addresses().contains(&address) {
+                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is the host's own on the device of network {}", network.name)));
             }
             if let Some(name) = network.vip_at(address) {
                 return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is the virtual address of service {name} in network {}", network.name)));

@@ -1,9 +1,10 @@
 //! Ports of lan networks: a packet socket on a device of the host, for as long as there is one of that name. The host
 //! keeps the device as it is, but for promiscuous mode, which ends with the socket.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use dataplane::{PortConfig, VlanMode};
+use ipnetwork::IpNetwork;
 use netns_setup::{
     Netns,
     attach,
@@ -60,6 +61,12 @@ fn wanted(network: &Network) -> Option<&str> {
     network.lan.as_ref().filter(|_| !network.internal)?.parent.as_deref()
 }
 
+/// The device that a lan network is to be made on.
+fn asked(request: &NetworkCreate) -> Option<Device> {
+    let is_lan = request.driver.as_deref().is_some_and(|driver| DRIVERS.contains(&driver));
+    Device::find(request.parent.as_deref().filter(|_| is_lan && !request.internal)?).ok()
+}
+
 fn port_name(network: &str, parent: &str) -> String {
     format!("{network}:{parent}")
 }
@@ -67,9 +74,13 @@ fn port_name(network: &str, parent: &str) -> String {
 impl Inner {
     /// The largest packet of the device that a lan network is to be made on.
     pub(super) fn mtu_of_parent(&self, request: &NetworkCreate) -> Option<u32> {
-        let is_lan = request.driver.as_deref().is_some_and(|driver| DRIVERS.contains(&driver));
-        let parent = request.parent.as_deref().filter(|_| is_lan && !request.internal)?;
-        Device::find(parent).ok().map(|device| device.link.mtu)
+        asked(request).map(|device| device.link.mtu)
+    }
+
+    /// What the host is called there.
+    pub(super) fn addresses_of_parent(&self, request: &NetworkCreate) -> Vec<IpAddr> {
+        let device = asked(request).filter(|device| device.vlan.is_none());
+        device.map(|device| device.link.addresses.iter().map(IpNetwork::ip).collect()).unwrap_or_default()
     }
 
     /// A packet that the device cannot take is lost, and no router is there to tell.

@@ -171,7 +171,7 @@ impl Inner {
         let global = request.global.or((is_overlay && !own && self.cluster.is_some()).then_some(true));
         // The others are reached as this node is.
         let shared_mtu = self.cluster.as_ref().filter(|_| global == Some(true)).map(|cluster| overlay::usual_mtu(cluster.config.advertise.is_ipv6(), request.encrypted));
-        Ok(NetworkCreate { global, mtu: request.mtu.or(shared_mtu).or_else(|| self.mtu_of_parent(request)), ..request.clone() })
+        Ok(NetworkCreate { global, mtu: request.mtu.or(shared_mtu).or_else(|| self.mtu_of_parent(request)), host_addresses: self.addresses_of_parent(request), ..request.clone() })
     }
 
     /// The model with a network more, which the cluster has then too if it is to.
