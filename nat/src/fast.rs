@@ -43,9 +43,10 @@ pub struct Hit {
     pub destination: u32,
     address: [u8; 4],
     port: [u8; 2],
-    /// What that adds to the sum of addresses, and of ports.
+    /// What that adds to the sum of addresses; with ports; with one hop less, which takes 0x0100 off the word it is in.
     address_delta: u16,
-    port_delta: u16,
+    both_delta: u32,
+    header_delta: u32,
 }
 
 impl Plain {
@@ -126,6 +127,7 @@ impl Nat {
         let ip = v4_of(end)?;
         // The way back takes off what the way out adds.
         let turn = |delta: u16| if direction == Direction::Out { delta } else { !delta };
+        let (address_delta, port_delta) = (turn(connection.address_delta), turn(connection.port_delta));
         is_usual.then_some(Hit {
             at,
             serial: connection.serial,
@@ -134,8 +136,9 @@ impl Nat {
             destination: if direction == Direction::Out { destination.0 } else { ip },
             address: ip.to_be_bytes(),
             port: end.port.to_be_bytes(),
-            address_delta: turn(connection.address_delta),
-            port_delta: turn(connection.port_delta),
+            address_delta,
+            both_delta: u32::from(address_delta) + u32::from(port_delta),
+            header_delta: u32::from(address_delta) + u32::from(!0x0100_u16),
         })
     }
 
@@ -159,17 +162,15 @@ impl Nat {
         bytes[address_at..address_at + 4].copy_from_slice(&hit.address);
         bytes[port_at..port_at + 2].copy_from_slice(&hit.port);
         bytes[IP + 8] -= 1;
-        // One hop less takes 0x0100 off the word it is in.
-        let sum = added([bytes[IP + 10], bytes[IP + 11]], u32::from(hit.address_delta) + u32::from(!0x0100_u16));
+        let sum = added([bytes[IP + 10], bytes[IP + 11]], hit.header_delta);
         bytes[IP + 10..IP + 12].copy_from_slice(&sum);
-        let both = u32::from(hit.address_delta) + u32::from(hit.port_delta);
         if bytes[IP + 9] == protocol::UDP {
             let field = [bytes[L4 + 6], bytes[L4 + 7]];
             let sum = match checksum {
                 Checksum::Partial { .. } => partial(field, hit.address_delta),
                 Checksum::Complete if field == [0, 0] => field,
                 // A UDP sum of zero is sent as all ones.
-                Checksum::Complete => match added(field, both) {
+                Checksum::Complete => match added(field, hit.both_delta) {
                     [0, 0] => [0xff, 0xff],
                     sum => sum,
                 },
@@ -180,7 +181,7 @@ impl Nat {
             let field = rest.get_mut(L4 + 16 - PLAIN..)?.first_chunk_mut::<2>()?;
             *field = match checksum {
                 Checksum::Partial { .. } => partial(*field, hit.address_delta),
-                Checksum::Complete => added(*field, both),
+                Checksum::Complete => added(*field, hit.both_delta),
             };
         }
         Some(bytes)

@@ -284,8 +284,7 @@ impl Router {
             self.ways.remove(&plain);
             return None;
         };
-        bytes[..6].copy_from_slice(&way.met.mac.0);
-        bytes[6..12].copy_from_slice(&way.met.own.0);
+        bytes[..12].copy_from_slice(&way.met.addresses);
         self.stats.forwarded += 1;
         Some(way.to)
     }
@@ -460,7 +459,7 @@ impl Router {
                 if stale {
                     self.ask(to, next_hop, out);
                 } else if next_hop == destination || !self.mtus.contains_key(&(to, destination)) {
-                    self.met.put(to, next_hop, Met { mac, own, mtu }, now);
+                    self.met.put(to, next_hop, Met::new(mac, own, mtu), now);
                 }
             }
             Known::NotYet { ask: true } => self.ask(to, next_hop, out),

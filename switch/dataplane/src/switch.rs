@@ -227,7 +227,7 @@ impl Switch {
     pub fn inject(&mut self, network: NetworkId, frame: Frame, now: Instant, out: &mut Outbox) {
         let (Some(header), Some(bridge)) = (Header::new(frame.bytes()), self.bridges.get(network.index(), network.generation())) else { return };
         let from = Origin::gateway(network);
-        if bridge.is_to_gateway(header) && bridge.services.balancer.is_some() {
+        if bridge.services.balancer.is_some() && bridge.is_to_gateway(header) {
             return self.enter_balanced(from, frame, now, out);
         }
         let decision = bridge.decide(0, header, GATEWAY, now);

@@ -35,7 +35,7 @@ impl Face {
         let is_outside = if self.is_uplink {
             destination == self.own && matches!(frame[23], 6 | 17)
         } else {
-            (source ^ self.own) & self.mask == 0 && !self.is_own(destination)
+            (source ^ self.own) & self.mask == 0 && destination != self.own
         };
         let length = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
         // EtherType, version and header length; service class.
@@ -44,14 +44,9 @@ impl Face {
             && 14 + length <= bytes.len()
             && frame[22] > 1
             && is_outside
-            && !self.is_own(source)
+            && source != self.own
+            && (self.others.is_empty() || !self.others.iter().any(|other| [source, destination].contains(other)))
             && is_summed(frame)
-    }
-
-    #[inline]
-    #[expect(clippy::manual_contains, reason = "few have more than one, and `contains` is made for long lists")]
-    fn is_own(&self, ip: u32) -> bool {
-        ip == self.own || (!self.others.is_empty() && self.others.iter().any(|other| *other == ip))
     }
 }
 

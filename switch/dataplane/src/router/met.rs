@@ -13,12 +13,19 @@ const LIFETIME: Duration = Duration::from_secs(5);
 /// How a frame gets to a next hop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Met {
-    /// Its address.
-    pub(super) mac: Mac,
-    /// The router on that link.
-    pub(super) own: Mac,
+    /// Its address, and that of the router on that link: as a frame begins.
+    pub(super) addresses: [u8; 12],
     /// Of that link, bytes.
     pub(super) mtu: u16,
+}
+
+impl Met {
+    pub(super) fn new(mac: Mac, own: Mac, mtu: u16) -> Self {
+        let mut addresses = [0; 12];
+        addresses[..6].copy_from_slice(&mac.0);
+        addresses[6..].copy_from_slice(&own.0);
+        Self { addresses, mtu }
+    }
 }
 
 /// What is remembered of a next hop.
