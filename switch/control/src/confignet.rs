@@ -24,13 +24,13 @@ impl Model {
         self.configs.values().find(is_it)
     }
 
-    /// Keeps a configuration. That networks can be made from it is tried now.
+    /// Keeps a configuration. It has no driver: its addresses are tried now, its options by the networks that are made from it.
     ///
     /// # Errors
     /// When the name is taken or a value makes no sense.
     pub fn create_config(&mut self, request: NetworkCreate, id: String, created_ns: u64) -> Result<()> {
         // Another network may have its addresses now and not later.
-        Self::default().create_network(&request, id.clone())?;
+        Self::default().create_network(&driverless(&request), id.clone())?;
         self.check_network_name(&request.name)?;
         self.configs.insert(id.clone(), ConfigNetwork { id, created_ns, request });
         Ok(())
@@ -87,9 +87,16 @@ impl Model {
     }
 }
 
+/// What a network of any driver has.
+fn driverless(request: &NetworkCreate) -> NetworkCreate {
+    let NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, mtu, ifname_prefix, .. } = request.clone();
+    NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, mtu, ifname_prefix, ..NetworkCreate::default() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::{NetworkRequest, network_request};
 
     fn named(name: &str) -> NetworkCreate {
         NetworkCreate { name: name.into(), ..NetworkCreate::default() }
@@ -116,6 +123,30 @@ mod tests {
         assert_eq!(model.remove_config("base").unwrap_err().code, Code::NotFound);
         let senseless = NetworkCreate { subnets: vec!["10.7.0.1/24".parse().unwrap()], ..named("x") };
         assert!(model.create_config(senseless, "5".repeat(64), 0).is_err());
+    }
+
+    /// O7: as the docker command asks, with `bridge` as driver, which a configuration does not have.
+    #[test]
+    fn options_of_a_configuration_are_for_the_driver_of_its_networks() {
+        let mut model = Model::default();
+        let mut keep = |name: &str, subnet: &str, options: serde_json::Value| {
+            let body = serde_json::json!({ "Name": name, "Driver": "bridge", "ConfigOnly": true, "IPAM": { "Config": [{ "Subnet": subnet }] }, "Options": options });
+            let Ok(NetworkRequest::Config(request)) = network_request(body) else { panic!("{name} is no configuration") };
+            model.create_config(request, format!("{name:0<64}"), 0).unwrap();
+        };
+        keep("lan", "192.168.77.0/24", serde_json::json!({ "parent": "eth1.40", "macvlan_mode": "bridge" }));
+        keep("wide", "10.98.0.0/24", serde_json::json!({ "encrypted": "" }));
+        assert_eq!(model.config("lan").unwrap().request.options["parent"], "eth1.40");
+        let mut make = |name: &str, from: &str, driver: &str| {
+            let request = NetworkCreate { driver: Some(driver.into()), config_from: Some(from.into()), ..named(name) };
+            let id = model.create_network(&request, format!("{name:0<64}"))?;
+            model.network(&id).cloned()
+        };
+        assert!(make("a", "lan", "bridge").unwrap_err().message.contains("parent is for lan networks"));
+        assert!(make("a", "wide", "bridge").unwrap_err().message.contains("encrypted is for overlay networks"));
+        assert_eq!(make("a", "lan", "macvlan").unwrap().lan.unwrap().parent.as_deref(), Some("eth1.40"));
+        let wide = make("b", "wide", "overlay").unwrap();
+        assert!(wide.overlay.unwrap().encrypted && wide.options.contains_key("encrypted"));
     }
 
     #[test]
