@@ -50,8 +50,17 @@ impl Model {
         self.configs.remove(&id).ok_or_else(missing)
     }
 
+    /// The request with what its configuration and this node's defaults say.
+    ///
+    /// # Errors
+    /// When there is no such configuration, or the request says itself what is the configuration's.
+    pub fn complete(&self, request: &NetworkCreate) -> Result<NetworkCreate> {
+        let configured = self.configured(request)?;
+        self.defaults.fill(configured.as_ref().unwrap_or(request))
+    }
+
     /// The request with what its configuration says, if it has one.
-    pub(crate) fn configured(&self, request: &NetworkCreate) -> Result<Option<NetworkCreate>> {
+    fn configured(&self, request: &NetworkCreate) -> Result<Option<NetworkCreate>> {
         let Some(from) = &request.config_from else { return Ok(None) };
         let config = self.config(from).ok_or_else(|| ControlError::new(Code::NotFound, from, format!("configuration network {from:?} not found")))?;
         let says = !request.subnets.is_empty() || !request.gateways.is_empty() || request.ip_range.is_some() || !request.aux_addresses.is_empty() || !request.options.is_empty() || request.ipv6 || request.no_ipam;
@@ -64,6 +73,8 @@ impl Model {
         Ok(Some(NetworkCreate {
             name: request.name.clone(),
             driver: request.driver.clone(),
+            global: request.global,
+            peers: request.peers.clone(),
             internal: request.internal,
             attachable: request.attachable,
             ingress: request.ingress,

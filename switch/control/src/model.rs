@@ -496,9 +496,15 @@ impl Model {
     /// # Errors
     /// When the name is taken or a value makes no sense.
     pub fn create_network(&mut self, request: &NetworkCreate, id: String) -> Result<String> {
+        self.make_network(&self.complete(request)?, id)
+    }
+
+    /// The same of a request that was made complete.
+    ///
+    /// # Errors
+    /// When the name is taken or a value makes no sense.
+    pub fn make_network(&mut self, request: &NetworkCreate, id: String) -> Result<String> {
         self.check_network_name(&request.name)?;
-        let configured = self.configured(request)?;
-        let request = &self.defaults.fill(configured.as_ref().unwrap_or(request))?;
         let driver = request.driver.as_deref().unwrap_or("bridge");
         driver::check_name(driver)?;
         NameOptions { dns: request.dns.clone(), ..NameOptions::default() }.check()?;

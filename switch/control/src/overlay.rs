@@ -3,6 +3,7 @@
 
 mod changes;
 mod keys;
+mod scope;
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +14,7 @@ use std::{
 
 pub use changes::{TunnelChange, changes};
 pub use keys::{parse_keys, parse_secret, show_secret};
+pub use scope::{Membership, scoped};
 use packet::{Mac, UnicastMac, Vni};
 use serde::{Deserialize, Serialize};
 

@@ -246,7 +246,7 @@ impl Inner {
     /// The network that `create_network` would make.
     pub(crate) fn plan_network(&self, request: &NetworkCreate) -> Result<Network> {
         let mut model = self.model.clone();
-        let id = model.create_network(&self.scoped(request)?, new_id()?)?;
+        let id = model.make_network(&self.scoped(request)?, new_id()?)?;
         model.network(&id).cloned()
     }
 

@@ -161,17 +161,11 @@ impl Inner {
         self.cluster.as_mut().map(|cluster| cluster.share(work))
     }
 
-    /// The request as this node takes it: in a cluster an overlay is the cluster's, unless it is said to be this node's.
+    /// The request, complete, as this node takes it.
     pub(super) fn scoped(&self, request: &NetworkCreate) -> Result<NetworkCreate> {
-        let is_overlay = request.driver.as_deref() == Some(overlay::DRIVER);
-        if request.global == Some(true) && self.cluster.is_none() {
-            return Err(ControlError::new(Code::Invalid, &request.name, "scope global: this node is in no cluster").hint("start the daemon with --cluster-store"));
-        }
-        let own = !request.peers.is_empty() || request.group.is_some();
-        let global = request.global.or((is_overlay && !own && self.cluster.is_some()).then_some(true));
-        // The others are reached as this node is.
-        let shared_mtu = self.cluster.as_ref().filter(|_| global == Some(true)).map(|cluster| overlay::usual_mtu(cluster.config.advertise.is_ipv6(), request.encrypted));
-        Ok(NetworkCreate { global, mtu: request.mtu.or(shared_mtu).or_else(|| self.mtu_of_parent(request)), host_addresses: self.addresses_of_parent(request), ..request.clone() })
+        let cluster = self.cluster.as_ref().map(|Cluster { config, .. }| overlay::Membership { advertise: config.advertise, lease: config.lease });
+        let request = overlay::scoped(self.model.complete(request)?, cluster)?;
+        Ok(NetworkCreate { mtu: request.mtu.or_else(|| self.mtu_of_parent(&request)), host_addresses: self.addresses_of_parent(&request), ..request })
     }
 
     /// The model with a network more, which the cluster has then too if it is to.
@@ -180,7 +174,7 @@ impl Inner {
         let id = new_id()?;
         for _ in 0..TRIES {
             let mut model = self.model.clone();
-            model.create_network(&request, id.clone())?;
+            model.make_network(&request, id.clone())?;
             if let Some(network) = model.networks.get_mut(&id) {
                 network.created_ns = now_ns();
             }
