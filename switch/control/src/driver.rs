@@ -125,7 +125,8 @@ pub(crate) fn check_name(driver: &str) -> Result<()> {
     if driver == "bridge" || driver == overlay::DRIVER || lan::DRIVERS.contains(&driver) {
         return Ok(());
     }
-    Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint(format!("the drivers `bridge`, `overlay` and `{}` are there", lan::DRIVERS.join("` (`"))))
+    let [lan, names @ ..] = lan::DRIVERS;
+    Err(ControlError::new(Code::NotFound, driver, format!("plugin {driver:?} not found")).hint(format!("there are `bridge`, `overlay`, `{lan}` (also as `{}`)", names.join("` and `"))))
 }
 
 /// Seconds of `12h`, `30m`, `90s`, `90`.
@@ -163,6 +164,15 @@ pub(crate) fn refresh(network: &mut Network) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_driver_is_told_which_there_are() {
+        for driver in ["bridge", "overlay", "lan", "macvlan", "ipvlan"] {
+            check_name(driver).unwrap();
+        }
+        let error = check_name("macvlann").unwrap_err();
+        assert_eq!((error.message.as_str(), error.hint.as_deref()), ("plugin \"macvlann\" not found", Some("there are `bridge`, `overlay`, `lan` (also as `macvlan` and `ipvlan`)")));
+    }
 
     #[test]
     fn options_are_used_or_refused() {
