@@ -224,7 +224,7 @@ fn refusals() {
         ("-d ipvlan -o parent=eth1", "network mac is already using parent interface eth1"),
         ("-d macvlan -o parent=eth9", "the host has no device eth9"),
         ("-d macvlan -o parent=eth9.10", "the host has no device eth9"),
-        ("-d macvlan -o parent=eth1.4095", "the host has no device eth1.4095"),
+        ("-d macvlan -o parent=eth1.4095", "VLAN 1 to 4094"),
         ("-d macvlan -o parent=lo", "loopback interface is not a valid macvlan parent link"),
         ("-d macvlan -o macvlan_mode=passthru", "passthru"),
         ("-d macvlan -o macvlan_mode=odd", "requested macvlan mode 'odd' is not valid, 'bridge' mode is the macvlan driver default"),

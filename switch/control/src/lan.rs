@@ -39,13 +39,16 @@ pub struct Lan {
     pub host: Vec<IpAddr>,
 }
 
-/// The device and the VLAN of a parent such as `eth1.10`, if it can mean that.
-#[must_use]
-pub fn vlan_of(parent: &str) -> Option<(&str, u16)> {
-    let (device, vlan) = parent.rsplit_once('.')?;
-    let is_number = !vlan.starts_with('0') && vlan.bytes().all(|byte| byte.is_ascii_digit());
-    let vlan = vlan.parse().ok().filter(|vlan| is_number && (1..=4094).contains(vlan))?;
-    (!device.is_empty()).then_some((device, vlan))
+/// The device and the VLAN of a parent such as `eth1.10`, if it means that.
+///
+/// # Errors
+/// When the number is no VLAN's (IEEE 802.1Q table 9-2).
+pub fn vlan_of(parent: &str) -> Result<Option<(&str, u16)>> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((device, number)) = parent.rsplit_once('.').filter(|(device, number)| !device.is_empty() && is_number(number)) else { return Ok(None) };
+    let vlan = number.parse().ok().filter(|vlan| !number.starts_with('0') && (1..=4094).contains(vlan));
+    let vlan = vlan.ok_or_else(|| invalid(parent, format!("-o parent={parent}: the host has no device of that name, and {device} has VLAN 1 to 4094")).hint("eth1.10 is VLAN 10 on eth1"))?;
+    Ok(Some((device, vlan)))
 }
 
 /// Where sandboxes with addresses of these pools ask for names.
@@ -115,7 +118,11 @@ impl Model {
         let has_it = |lan: &Lan| lan.parent.as_deref() == Some(parent);
         let other = self.networks.values().find(|other| other.name != name && !other.internal && other.lan.as_ref().is_some_and(has_it));
         if let Some(other) = other {
-            return Err(ControlError::new(Code::Conflict, parent, format!("network {} is already using parent interface {parent}", other.name)).hint(format!("put the sandboxes into that network, or use a VLAN: -o parent={parent}.10")));
+            let vlan = match vlan_of(parent) {
+                Ok(Some((device, _))) => format!("another VLAN of {device}"),
+                _ => format!("a VLAN: -o parent={parent}.10"),
+            };
+            return Err(ControlError::new(Code::Conflict, parent, format!("network {} is already using parent interface {parent}", other.name)).hint(format!("put the sandboxes into that network, or use {vlan}")));
         }
         let attached = self.sandboxes.values().find(|sandbox| sandbox.netns == NetnsTarget::Device(parent.into()));
         match attached {
@@ -187,14 +194,21 @@ mod tests {
         model.create_network(&lan("b", Some("eth1.10"), "10.2.0.0/24"), id(2)).unwrap();
         let error = model.create_network(&lan("c", Some("eth1.10"), "10.3.0.0/24"), id(3)).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (Code::Conflict, "network b is already using parent interface eth1.10"));
+        assert!(error.hint.unwrap().ends_with("another VLAN of eth1"));
+        let error = model.create_network(&lan("c", Some("eth1"), "10.3.0.0/24"), id(3)).unwrap_err();
+        assert!(error.hint.unwrap().ends_with("-o parent=eth1.10"));
         // One without a port on it takes nothing.
         model.create_network(&NetworkCreate { internal: true, ..lan("d", Some("eth1"), "10.4.0.0/24") }, id(4)).unwrap();
         model.create_network(&lan("e", None, "10.5.0.0/24"), id(5)).unwrap();
         assert!(model.network("e").unwrap().internal);
         model.create_sandbox(&SandboxCreate { name: Some("dev-eth2".into()), netns: NetnsTarget::Device("eth2".into()), ..SandboxCreate::default() }, id(6)).unwrap();
         assert_eq!(model.create_network(&lan("f", Some("eth2"), "10.6.0.0/24"), id(7)).unwrap_err().code, Code::Conflict);
-        for (parent, expected) in [("eth1.10", Some(("eth1", 10))), ("a.b.4094", Some(("a.b", 4094))), ("eth1", None), ("eth1.0", None), ("eth1.4095", None), ("eth1.010", None), (".1", None), ("eth1.+1", None)] {
-            assert_eq!(vlan_of(parent), expected, "{parent}");
+        for (parent, expected) in [("eth1.10", Some(("eth1", 10))), ("a.b.4094", Some(("a.b", 4094))), ("eth1", None), ("eth1.", None), (".1", None), ("eth1.+1", None), ("eth1.x", None)] {
+            assert_eq!(vlan_of(parent).unwrap(), expected, "{parent}");
+        }
+        for parent in ["eth1.0", "eth1.4095", "eth1.010", "eth1.70000"] {
+            let error = vlan_of(parent).unwrap_err();
+            assert!(error.message.contains(parent) && error.message.contains("1 to 4094"), "{parent}");
         }
     }
 

@@ -48,7 +48,7 @@ impl Device {
         if let Some(link) = named(parent) {
             return Ok(Self { link, vlan: None });
         }
-        let (device, vlan) = vlan_of(parent).map_or((parent, None), |(device, vlan)| (device, VlanId::new(vlan)));
+        let (device, vlan) = vlan_of(parent)?.map_or((parent, None), |(device, vlan)| (device, VlanId::new(vlan)));
         let link = named(device).ok_or_else(|| {
             ControlError::new(Code::NotFound, parent, format!("-o parent={parent}: the host has no device {device}")).hint("`ip link` lists them; eth1.10 is VLAN 10 on eth1")
         })?;
