@@ -21,6 +21,7 @@ mod mesh;
 mod model;
 pub mod names;
 pub mod overlay;
+mod own_ports;
 pub mod probe;
 pub mod publish;
 mod state;

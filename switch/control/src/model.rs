@@ -484,11 +484,11 @@ impl Model {
     /// The endpoint whose port has that name (`SANDBOX:IFNAME`), with its sandbox.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or it is a network's own.
     pub fn port(&self, name: &str) -> Result<(&Sandbox, &Endpoint)> {
         let all = self.sandboxes.values().flat_map(|sandbox| sandbox.endpoints.iter().map(move |endpoint| (sandbox, endpoint)));
         let mut found = all.filter(|(sandbox, endpoint)| port_name(sandbox, endpoint) == name || (endpoint.id.starts_with(name) && name.len() >= 6));
-        found.next().ok_or_else(|| missing("port", name, false, "`weft port ls` lists them"))
+        found.next().ok_or_else(|| self.own_port(name).unwrap_or_else(|| missing("port", name, false, "`weft port ls` lists them")))
     }
 
     /// Makes a network; gives its id.

@@ -56,19 +56,10 @@ impl Device {
     }
 }
 
-/// The device that a network is to have a port on.
-fn wanted(network: &Network) -> Option<&str> {
-    network.lan.as_ref().filter(|_| !network.internal)?.parent.as_deref()
-}
-
 /// The device that a lan network is to be made on.
 fn asked(request: &NetworkCreate) -> Option<Device> {
     let is_lan = request.driver.as_deref().is_some_and(|driver| DRIVERS.contains(&driver));
     Device::find(request.parent.as_deref().filter(|_| is_lan && !request.internal)?).ok()
-}
-
-fn port_name(network: &str, parent: &str) -> String {
-    format!("{network}:{parent}")
 }
 
 impl Inner {
@@ -85,7 +76,7 @@ impl Inner {
 
     /// A packet that the device cannot take is lost, and no router is there to tell.
     pub(super) fn check_mtu_of_parent(&self, network: &Network) -> Result<()> {
-        let device = wanted(network).and_then(|parent| Device::find(parent).ok());
+        let device = network.parent().and_then(|parent| Device::find(parent).ok());
         match device.filter(|device| network.mtu > device.link.mtu) {
             Some(Device { link, .. }) => Err(ControlError::new(Code::Invalid, &network.name, format!("MTU {} of network {} is more than {} takes ({})", network.mtu, network.name, link.name, link.mtu)).hint("give a smaller one, or none")),
             None => Ok(()),
@@ -94,13 +85,13 @@ impl Inner {
 
     /// Gives a lan network whose bridge was made its port on the host's device.
     pub(super) fn open_parent(&mut self, network: &Network, bridge: NetworkId) -> Result<()> {
-        let Some(parent) = wanted(network) else { return Ok(()) };
-        let opened = self.make_parent(network, parent, bridge);
+        let (Some(parent), Some(name)) = (network.parent(), network.parent_port()) else { return Ok(()) };
+        let opened = self.make_parent(name, parent, bridge);
         self.parents.insert(network.id.clone(), opened.as_ref().ok().copied());
         opened.map(drop)
     }
 
-    fn make_parent(&mut self, network: &Network, parent: &str, bridge: NetworkId) -> Result<Parent> {
+    fn make_parent(&mut self, name: String, parent: &str, bridge: NetworkId) -> Result<Parent> {
         if self.rootless {
             return Err(ControlError::new(Code::Unavailable, parent, format!("-o parent={parent}: a rootless daemon cannot open the host's devices (that takes CAP_NET_RAW in the host's own namespaces)"))
                 .hint("run the daemon as root, or leave -o parent= out for an isolated network"));
@@ -108,7 +99,7 @@ impl Inner {
         let Device { link, vlan } = Device::find(parent)?;
         let device = Netns::current().and_then(|host| attach::open_device(&host, &link.name)).map_err(|error| ControlError::new(Code::Unavailable, parent, format!("-o parent={parent}: {error}")))?;
         let (device, capabilities) = port_device(device);
-        let mut config = PortConfig::new(bridge, port_name(&network.name, parent));
+        let mut config = PortConfig::new(bridge, name);
         config.mtu = link.mtu;
         config.capabilities = capabilities;
         config.foreign = true;
@@ -132,7 +123,7 @@ impl Inner {
     pub(super) fn parent_gone(&mut self, network: &str) {
         let Some(parent) = self.parents.get_mut(network).and_then(Option::take) else { return };
         self.dataplane.remove_port(parent.port).ok();
-        if let Some((network, device)) = self.model.networks.get(network).and_then(|network| Some((network, wanted(network)?))) {
+        if let Some((network, device)) = self.model.networks.get(network).and_then(|network| Some((network, network.parent()?))) {
             tracing::error!(network = network.name, parent = device, "the device of a lan network is gone; it is opened again when it is back");
             self.event("network parent gone", serde_json::json!({ "network": network.name, "id": network.id, "parent": device }));
         }
@@ -143,7 +134,7 @@ impl Inner {
     pub(super) fn reopen_parents(&mut self) {
         for (id, parent) in self.parents.clone() {
             let Some(network) = self.model.networks.get(&id).cloned() else { continue };
-            let Some(device) = wanted(&network) else { continue };
+            let Some(device) = network.parent() else { continue };
             let index = Device::find(device).ok().map(|found| found.link.index);
             if index == parent.map(|parent| parent.index) {
                 continue;
@@ -164,12 +155,12 @@ impl Inner {
     pub(super) fn parent_ports(&self) -> impl Iterator<Item = (PortId, &Network, &str)> {
         self.parents.iter().filter_map(|(id, parent)| {
             let network = self.model.networks.get(id)?;
-            Some(((*parent)?.port, network, wanted(network)?))
+            Some(((*parent)?.port, network, network.parent()?))
         })
     }
 
     /// The same, as ports are called.
     pub(super) fn parent_names(&self) -> impl Iterator<Item = (PortId, String)> {
-        self.parent_ports().map(|(port, network, parent)| (port, port_name(&network.name, parent)))
+        self.parent_ports().filter_map(|(port, network, _)| Some((port, network.parent_port()?)))
     }
 }

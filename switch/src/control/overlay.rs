@@ -23,16 +23,11 @@ use crate::{
     tunnel::{MtuChange, TunnelCommand, TunnelConfig, TunnelError, TunnelReply, TunnelState, TunnelView},
 };
 
-/// What the tunnel's port of a network is called.
-fn port_name(network: &Network) -> String {
-    format!("vxlan:{}", network.name)
-}
-
 impl Inner {
     /// Opens the tunnel of a network whose bridge was made, if it is an overlay.
     pub(super) fn open_tunnel(&mut self, network: &Network, bridge: NetworkId) -> Result<()> {
-        let Some(overlay) = &network.overlay else { return Ok(()) };
-        let mut port = PortConfig::new(bridge, port_name(network));
+        let (Some(overlay), Some(name)) = (&network.overlay, network.tunnel_port()) else { return Ok(()) };
+        let mut port = PortConfig::new(bridge, name);
         port.mtu = network.mtu;
         port.foreign = true;
         let id = self.dataplane.add_tunnel(port, self.tunnel_of(network, overlay)?).map_err(refused)?;
@@ -182,7 +177,7 @@ impl Inner {
 
     /// Tunnels with their names.
     pub(super) fn tunnel_names(&self) -> impl Iterator<Item = (PortId, String)> {
-        self.tunnels.iter().filter_map(|(network, port)| Some((*port, port_name(self.model.networks.get(network)?))))
+        self.tunnels.iter().filter_map(|(network, port)| Some((*port, self.model.networks.get(network)?.tunnel_port()?)))
     }
 
     /// The path of a tunnel was found smaller, or may be larger again.

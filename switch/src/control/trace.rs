@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use packet::{Mac, checksum};
 use weft_control::{
-    Endpoint, Network, Result,
+    Code, Endpoint, Network, Result,
     api::TraceRequest,
     probe::{Probe, ProbeKind},
 };
@@ -34,7 +34,10 @@ impl Inner {
             Ok(sandbox) if sandbox.endpoints.len() == 1 => weft_control::port_name(sandbox, &sandbox.endpoints[0]),
             _ => request.port.clone(),
         };
-        let (_, endpoint) = self.model.port(&name).map_err(|error| error.hint("`weft port ls` lists them; `host` is what reaches the host, `uplink` an uplink of packets"))?;
+        let (_, endpoint) = self.model.port(&name).map_err(|error| match error.code {
+            Code::NotFound => error.hint("`weft port ls` lists them; `host` is what reaches the host, `uplink` an uplink of packets"),
+            _ => error,
+        })?;
         let network = self.model.network(&endpoint.network)?;
         let port = *self.ports.get(&endpoint.id).ok_or_else(|| unavailable("the port's device is gone"))?;
         let source: Mac = endpoint.mac.parse().unwrap_or(STRANGER);
