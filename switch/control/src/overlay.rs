@@ -209,12 +209,13 @@ impl Model {
 
     /// An overlay network of this node, to change.
     fn overlay_mut(&mut self, reference: &str) -> Result<&mut Overlay> {
-        let Network { id, name, .. } = self.network(reference)?.clone();
-        let overlay = self.networks.get_mut(&id).and_then(|network| network.overlay.as_mut());
-        if overlay.as_ref().is_some_and(|overlay| overlay.global) {
-            return Err(ControlError::new(Code::Conflict, &name, format!("network {name} is the cluster's: its peers and stations are what the store says")));
+        let network = self.network(reference)?;
+        let (id, no_overlay) = (network.id.clone(), no_overlay(network));
+        if network.is_global() {
+            let name = &network.name;
+            return Err(ControlError::new(Code::Conflict, name, format!("network {name} is the cluster's: its peers and stations are what the store says")));
         }
-        overlay.ok_or_else(|| invalid(&name, format!("network {name} is no overlay")).hint("make one with `weft network create -d overlay`"))
+        self.networks.get_mut(&id).and_then(|network| network.overlay.as_mut()).ok_or(no_overlay)
     }
 
     /// Adds or removes a node that a network spans.
@@ -248,6 +249,20 @@ impl Model {
         };
         Ok(station)
     }
+}
+
+impl Network {
+    /// What makes it an overlay.
+    ///
+    /// # Errors
+    /// When nothing does.
+    pub fn as_overlay(&self) -> Result<&Overlay> {
+        self.overlay.as_ref().ok_or_else(|| no_overlay(self))
+    }
+}
+
+fn no_overlay(Network { name, .. }: &Network) -> ControlError {
+    invalid(name, format!("network {name} is no overlay")).hint("make one with `weft network create -d overlay`")
 }
 
 impl Overlay {
@@ -380,7 +395,8 @@ mod tests {
     fn peers_and_stations_come_and_go() {
         let mut model = Model::default();
         create(&mut model, &overlay("net")).unwrap();
-        create(&mut model, &NetworkCreate { name: "plain".into(), ..NetworkCreate::default() }).unwrap();
+        let plain = create(&mut model, &NetworkCreate { name: "plain".into(), ..NetworkCreate::default() }).unwrap();
+        assert_eq!(plain.as_overlay().unwrap_err().message, "network plain is no overlay");
         let peers: [Remote; 3] = ["192.0.2.2", "192.0.2.3:4790", "[fd00::1]:1"].map(|text| text.parse().unwrap());
         peers.iter().for_each(|peer| model.set_peer("net", *peer, true).unwrap());
         assert_eq!(model.set_peer("net", peers[0], true).unwrap_err().code, Code::Exists);

@@ -73,9 +73,9 @@ impl Inner {
     /// The tunnel of an overlay network, with the UDP port of its nodes.
     fn tunnel(&self, reference: &str) -> Result<(PortId, u16)> {
         let network = self.model.network(reference)?;
+        let overlay = network.as_overlay()?;
         let port = self.tunnels.get(&network.id).copied().ok_or_else(|| unavailable(format!("the tunnel of network {} is not open", network.name)))?;
-        let udp_port = network.overlay.as_ref().and_then(|overlay| overlay.port);
-        Ok((port, udp_port.unwrap_or(self.vxlan_port)))
+        Ok((port, overlay.port.unwrap_or(self.vxlan_port)))
     }
 
     pub(crate) fn set_peer(&mut self, network: &str, peer: Remote, present: bool) -> Result<()> {

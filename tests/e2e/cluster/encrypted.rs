@@ -135,7 +135,7 @@ pub(super) fn rotation() {
 
 /// By itself, after the period of the network.
 pub(super) fn periodic() {
-    let cluster = start("-o weft.rekey=5s");
+    let cluster = start("-o weft.rekey=8s");
     eventually("two changes", || cluster.epochs(0, "sealed").0 >= Some(3));
     eventually("the other too", || cluster.epochs(1, "sealed").0 >= Some(3));
     assert!(cluster.pings(0, "one", "two") && cluster.pings(1, "two", "one"));
@@ -179,7 +179,7 @@ pub(super) fn damaged() {
     run_etcdctl(&cluster, &["del", &key]);
     eventually("there are new ones", || !cluster.etcdctl(0, &format!("get {key}")).stdout.is_empty());
     eventually("they talk again", || cluster.pings(0, "one", "two") && cluster.pings(1, "two", "one"));
-    for (options, why) in [("-d overlay -o encrypted -o weft.key-file=/k", "weft.key-file"), ("-d overlay -o weft.rekey=1h", "weft.rekey"), ("-d overlay -o encrypted -o weft.rekey=soon", "soon")] {
+    for (options, why) in [("-d overlay -o encrypted -o weft.key-file=/k", "weft.key-file"), ("-d overlay -o weft.rekey=1h", "weft.rekey"), ("-d overlay -o encrypted -o weft.rekey=soon", "soon"), ("-d overlay -o encrypted -o weft.rekey=1s", "at least 8s")] {
         let refused = cluster.weft(0, &format!("network create {options} x")).fails();
         assert!(refused.contains(why), "{options}: {refused}");
     }

@@ -21,7 +21,7 @@ pub struct Membership {
 /// cluster's, unless it is said to be this node's.
 ///
 /// # Errors
-/// When it is to be shared and there is no cluster.
+/// When it is to be shared and there is no cluster, or its keys are to be changed more often than can be.
 pub fn scoped(request: NetworkCreate, cluster: Option<Membership>) -> Result<NetworkCreate> {
     let Some(cluster) = cluster else {
         return match request.global {
@@ -32,8 +32,18 @@ pub fn scoped(request: NetworkCreate, cluster: Option<Membership>) -> Result<Net
     let is_overlay = request.driver.as_deref() == Some(DRIVER);
     let own = !request.peers.is_empty() || request.group.is_some();
     let global = request.global.or((is_overlay && !own).then_some(true));
+    check_rekey(&NetworkCreate { global, ..request.clone() }, cluster.lease)?;
     let mtu = (global == Some(true)).then(|| usual_mtu(cluster.advertise.is_ipv6(), request.encrypted));
     Ok(NetworkCreate { global, mtu: request.mtu.or(mtu), ..request })
+}
+
+/// A change of keys is over after two leases; the next one cannot be due before.
+fn check_rekey(request: &NetworkCreate, lease: Duration) -> Result<()> {
+    let least = 2 * lease.as_secs();
+    match request.rekey_s.filter(|period| request.encrypted && request.global == Some(true) && *period > 0 && u64::from(*period) < least) {
+        Some(period) => Err(ControlError::new(Code::Invalid, &request.name, format!("weft.rekey={period}s: a change of keys takes two leases of this cluster, {least} s")).hint(format!("want at least {least}s, or 0 for never"))),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +68,18 @@ mod tests {
         assert_eq!(scope(NetworkCreate { group: Some([239, 1, 1, 1].into()), ..overlay() }, cluster()), None);
         assert_eq!(scope(NetworkCreate { global: Some(false), ..overlay() }, cluster()), Some(false));
         assert!(scoped(NetworkCreate { global: Some(true), ..overlay() }, None).unwrap_err().message.contains("no cluster"));
+    }
+
+    #[test]
+    fn keys_are_used_for_two_leases_at_least() {
+        let sealed = |rekey_s| NetworkCreate { encrypted: true, rekey_s: Some(rekey_s), ..overlay() };
+        for period in [0, 30, 43_200] {
+            assert_eq!(scoped(sealed(period), cluster()).unwrap().rekey_s, Some(period));
+        }
+        for period in [1, 29] {
+            let error = scoped(sealed(period), cluster()).unwrap_err();
+            assert!(error.message.contains(&format!("weft.rekey={period}s")) && error.hint.unwrap().contains("at least 30s"));
+        }
     }
 
     #[test]
