@@ -11,7 +11,7 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcHandle, TcMessage},
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use serde::Serialize;
@@ -39,6 +39,9 @@ pub struct LinkView {
     pub mtu: u32,
     /// Ethernet address, text.
     pub mac: String,
+    /// Whether its frames are Ethernet's (ARPHRD_ETHER).
+    #[serde(skip)]
+    pub is_ethernet: bool,
     /// Addresses with prefix lengths.
     pub addresses: Vec<IpNetwork>,
     /// Packets received.
@@ -334,7 +337,8 @@ fn family(address: IpAddr) -> AddressFamily {
 }
 
 fn link_view(link: &LinkMessage) -> LinkView {
-    let mut view = LinkView { index: link.header.index, state: "UNKNOWN".into(), ..LinkView::default() };
+    let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+    let mut view = LinkView { index: link.header.index, state: "UNKNOWN".into(), is_ethernet, ..LinkView::default() };
     let mut carrier = true;
     for attribute in &link.attributes {
         match attribute {

@@ -60,11 +60,11 @@ fn an_endpoint_has_what_was_asked() {
         let _port = attach(&target, &side, &spec(kind)).expect("attach");
         let links = links(&target);
         let eth0 = links.iter().find(|link| link.name == "eth0").expect("eth0");
-        assert_eq!((eth0.mtu, eth0.mac.as_str()), (1400, "02:00:00:00:00:07"));
+        assert_eq!((eth0.mtu, eth0.mac.as_str(), eth0.is_ethernet), (1400, "02:00:00:00:00:07", true));
         assert!(eth0.addresses.contains(&"10.1.2.3/24".parse().expect("valid")) && eth0.addresses.contains(&"fd01::3/64".parse().expect("valid")));
         let routes = target.run(|| Links::open()?.routes()).expect("routes");
         assert!(routes.iter().any(|route| route.destination == "default" && route.device == "eth0"), "{routes:?}");
-        assert!(links.iter().any(|link| link.name == "lo" && link.flags.contains(&"UP".into())), "lo is up");
+        assert!(links.iter().any(|link| link.name == "lo" && !link.is_ethernet && link.flags.contains(&"UP".into())), "lo is up");
     }
 }
 

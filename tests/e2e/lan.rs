@@ -220,11 +220,13 @@ fn refusals() {
     let docker = Docker::start();
     let wire = Wire::new(&docker.0);
     docker.run("network create -d macvlan --subnet 192.168.88.0/24 -o parent=eth1 mac").ok();
+    docker.0.host.ip("tuntap add tun9 mode tun").ok();
     for (words, part) in [
         ("-d ipvlan -o parent=eth1", "network mac is already using parent interface eth1"),
         ("-d macvlan -o parent=eth9", "the host has no device eth9"),
         ("-d macvlan -o parent=eth9.10", "the host has no device eth9"),
         ("-d macvlan -o parent=eth1.4095", "VLAN 1 to 4094"),
+        ("-d macvlan -o parent=tun9", "tun9 has no Ethernet addresses"),
         ("-d macvlan -o parent=lo", "loopback interface is not a valid macvlan parent link"),
         ("-d macvlan -o macvlan_mode=passthru", "passthru"),
         ("-d macvlan -o macvlan_mode=odd", "requested macvlan mode 'odd' is not valid, 'bridge' mode is the macvlan driver default"),

@@ -590,10 +590,11 @@ impl Model {
     fn pools_of(&self, request: &NetworkCreate, id: &str) -> Result<Vec<Pool>> {
         let mut subnets = request.subnets.clone();
         if request.no_ipam {
-            if !subnets.is_empty() {
-                return Err(invalid(&request.name, "a network without IPAM has no subnet: leave one of the two out"));
-            }
-            return Ok(Vec::new());
+            let said = [("subnet", !subnets.is_empty()), ("gateway", !request.gateways.is_empty()), ("ip-range", request.ip_range.is_some()), ("aux-address", !request.aux_addresses.is_empty())];
+            return match said.iter().find(|(_, said)| *said) {
+                Some((what, _)) => Err(invalid(&request.name, format!("a network without IPAM has no {what}: leave one of the two out"))),
+                None => Ok(Vec::new()),
+            };
         }
         if subnets.is_empty() {
             let free = |pool: &IpNetwork| self.overlapping(*pool).is_none();
@@ -1209,6 +1210,9 @@ mod tests {
             (NetworkCreate { name: "x".into(), subnets: vec!["10.1.0.7/24".parse().unwrap()], ..NetworkCreate::default() }, "10.1.0.7/24"),
             (NetworkCreate { name: "x".into(), mtu: Some(10), ..NetworkCreate::default() }, "MTU 10"),
             (NetworkCreate { name: "x".into(), driver: Some("foo".into()), ..NetworkCreate::default() }, "foo"),
+            (NetworkCreate { no_ipam: true, subnets: Vec::new(), ..gateway.clone() }, "no gateway"),
+            (NetworkCreate { no_ipam: true, gateways: Vec::new(), ..gateway.clone() }, "no subnet"),
+            (NetworkCreate { name: "x".into(), no_ipam: true, ip_range: Some("10.1.0.0/25".parse().unwrap()), ..NetworkCreate::default() }, "no ip-range"),
             (gateway, "10.2.0.1"),
         ] {
             let error = model.create_network(&request, id(8)).unwrap_err();

@@ -46,13 +46,22 @@ impl Device {
         let links = Netns::current().and_then(|host| host.run(|| Links::open()?.list())).map_err(unavailable)?;
         let named = |name: &str| links.iter().find(|link| link.name == name).cloned();
         if let Some(link) = named(parent) {
-            return Ok(Self { link, vlan: None });
+            return Self { link, vlan: None }.with_frames(parent);
         }
         let (device, vlan) = vlan_of(parent)?.map_or((parent, None), |(device, vlan)| (device, VlanId::new(vlan)));
         let link = named(device).ok_or_else(|| {
             ControlError::new(Code::NotFound, parent, format!("-o parent={parent}: the host has no device {device}")).hint("`ip link` lists them; eth1.10 is VLAN 10 on eth1")
         })?;
-        Ok(Self { link, vlan })
+        Self { link, vlan }.with_frames(parent)
+    }
+
+    /// Refuses what carries packets without frames: tun, WireGuard, PPP, tunnels of IP.
+    fn with_frames(self, parent: &str) -> Result<Self> {
+        if self.link.is_ethernet {
+            return Ok(self);
+        }
+        let device = &self.link.name;
+        Err(ControlError::new(Code::Invalid, device, format!("-o parent={parent}: {device} has no Ethernet addresses, and so no stations")).hint("want an Ethernet device: `ip link` shows link/ether"))
     }
 }
 
