@@ -92,7 +92,7 @@ pub(crate) struct Uplink {
     output: Output,
     /// Frames of the mesh port.
     meshed: Vec<(PortId, Frame)>,
-    /// Some flow had more to send than its turn allowed.
+    /// Some flow had more to send than its turn allowed, or a frame came since.
     more: bool,
 }
 
@@ -142,8 +142,14 @@ impl Uplink {
             frame
         };
         if let Some(frame) = self.router.take(network, frame, now, &mut self.output) {
-            self.proxy.frame(network, &frame, now, &mut self.sockets, &mut self.output);
+            self.give_proxy(network, &frame, now);
         }
+    }
+
+    /// What the proxy owes for it, it does in a turn: there is to be one, even when nothing else happens.
+    fn give_proxy(&mut self, network: NetworkId, frame: &Frame, now: Instant) {
+        self.proxy.frame(network, frame, now, &mut self.sockets, &mut self.output);
+        self.more = true;
     }
 
     /// A frame that the switch sends to a port without a device; gives it back unless that is the mesh port.
@@ -161,7 +167,7 @@ impl Uplink {
             Routed::NotMine(frame) => return Some(frame),
             Routed::Gateway(network, frame) => self.output.push((network, frame)),
             Routed::Port(port, frame) => self.meshed.push((port, frame)),
-            Routed::Proxy(frame) => self.proxy.frame(MESH, &frame, now, &mut self.sockets, &mut self.output),
+            Routed::Proxy(frame) => self.give_proxy(MESH, &frame, now),
             Routed::Gone => {}
         }
         None
@@ -327,4 +333,26 @@ fn ends_of(frame: &Frame) -> Option<(Transport, SocketAddr, SocketAddr)> {
         _ => return None,
     };
     Some((transport, SocketAddr::new(ip.source, from), SocketAddr::new(ip.destination, to)))
+}
+
+#[cfg(test)]
+mod tests {
+    use packet::PoolConfig;
+
+    use super::*;
+
+    /// An answer over the mesh comes after the proxy's turn, and a datagram for a host socket waits for the next.
+    #[test]
+    fn what_the_proxy_is_given_has_a_turn_after_it() {
+        let poll = mio::Poll::new().expect("epoll");
+        let pool = Pool::new(PoolConfig::default());
+        let mut uplink = Uplink::new(pool.clone(), poll.registry().try_clone().expect("a registry"), NatConfig::default());
+        assert!(!uplink.has_work());
+        let frame = pool.copy_of(&[2; 60]).expect("a frame");
+        assert!(uplink.routed(Routed::Proxy(frame), Instant::ZERO).is_none());
+        assert!(uplink.has_work());
+        let (mut switch, mut outbox) = (Switch::new(dataplane::SwitchConfig::default(), pool), Outbox::new(8));
+        uplink.turn(&mut switch, &mut outbox, Instant::ZERO);
+        assert!(!uplink.has_work());
+    }
 }

@@ -117,6 +117,16 @@ impl Model {
         services
     }
 
+    /// Sandboxes here whose port another service has, which came to it at the same time: with that service.
+    #[must_use]
+    pub fn mesh_latecomers(&self) -> BTreeMap<(String, MeshPort), String> {
+        let Some(network) = self.mesh_network() else { return BTreeMap::new() };
+        let services = self.mesh_services();
+        let other = |port: &MeshPort| services.get(&(port.protocol, port.port)).filter(|service| service.name != port.service).map(|service| service.name.clone());
+        let here = self.members(&network.id).flat_map(|(sandbox, endpoint)| self.mesh_ports(sandbox, endpoint).into_iter().map(|port| (sandbox.name.clone(), port)));
+        here.filter_map(|(sandbox, port)| other(&port).map(|other| ((sandbox, port), other))).collect()
+    }
+
     /// The port of all nodes for what a sandbox is to publish by `endpoint`.
     ///
     /// # Errors
@@ -219,6 +229,19 @@ mod tests {
         // They leave by the mesh's gateway, and need no other way out.
         let sandbox = model.sandbox("w1").unwrap();
         assert!(!sandbox.endpoints[0].gateways.is_empty() && !model.lacks_way_out(&sandbox.id));
+    }
+
+    #[test]
+    fn x5_who_came_late_is_known() {
+        let mut model = model();
+        start(&mut model, 10, "w1", Some("web"), &["8080:80"]).unwrap();
+        assert!(model.mesh_latecomers().is_empty());
+        start(&mut model, 11, "a1", Some("api"), &["8081:80"]).unwrap();
+        // As of two nodes that chose at once.
+        let late = model.sandbox("w1").unwrap().id.clone();
+        model.sandboxes.get_mut(&late).unwrap().publishes[0].host_port = 8081;
+        let all = model.mesh_latecomers();
+        assert_eq!(all.iter().map(|((sandbox, port), other)| (sandbox.as_str(), port.port, other.as_str())).collect::<Vec<_>>(), [("w1", 8081, "api")]);
     }
 
     #[test]

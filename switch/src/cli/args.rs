@@ -379,6 +379,12 @@ pub(super) struct NetworkCreateArguments {
     /// With IPv6; a private /64 unless --subnet gives one
     #[arg(long)]
     pub(super) ipv6: bool,
+    /// Of a cluster: the network of the routing mesh
+    #[arg(long)]
+    pub(super) ingress: bool,
+    /// As Docker's; every network is
+    #[arg(long)]
+    pub(super) attachable: bool,
     /// No default route
     #[arg(long)]
     pub(super) internal: bool,

@@ -109,6 +109,8 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         ip_range: arguments.ip_range,
         aux_addresses,
         internal: arguments.internal,
+        attachable: arguments.attachable,
+        ingress: arguments.ingress,
         dhcp: arguments.dhcp,
         dhcp_range: arguments.dhcp_range,
         ra: arguments.ra,

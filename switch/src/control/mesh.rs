@@ -11,7 +11,7 @@ use nat::proxy::{self, SocketId, Target, Transport};
 use packet::{Mac, NetworkId, PortId, UnicastMac};
 use serde_json::json;
 use weft_control::{
-    MeshReplica, MeshService, Network, Protocol, Result,
+    MeshPort, MeshReplica, MeshService, Network, Protocol, Result,
     api::{ClusterCheck, PublishInfo},
     publish::PublishRequest,
 };
@@ -31,6 +31,8 @@ pub(super) struct LiveMesh {
     listeners: BTreeMap<(Protocol, u16), Listener>,
     /// Ports that another program has here, with what binding them said.
     pub(super) refused: BTreeMap<(Protocol, u16), String>,
+    /// Sandboxes here that came late for their port, with the service that has it.
+    late: BTreeMap<(String, MeshPort), String>,
 }
 
 /// A port of the mesh that this node answers.
@@ -77,7 +79,18 @@ impl Inner {
         for (port, service) in &services {
             self.serve_port(*port, service)?;
         }
+        self.tell_latecomers();
         Ok(())
+    }
+
+    /// Of two services that come to a port at once one gets it; the sandboxes of the other run, and should not do so in silence.
+    fn tell_latecomers(&mut self) {
+        let late = self.model.mesh_latecomers();
+        for ((sandbox, port), other) in late.iter().filter(|(key, _)| !self.mesh.late.contains_key(*key)) {
+            tracing::warn!(sandbox, port = port.port, protocol = %port.protocol, "service {other} came to this port of the mesh first: it does not lead to this sandbox");
+            self.event("mesh refused", json!({ "sandbox": sandbox, "service": port.service, "port": port.port, "protocol": port.protocol, "why": format!("service {other} has it") }));
+        }
+        self.mesh.late = late;
     }
 
     /// Listens where another program did before.
@@ -94,9 +107,14 @@ impl Inner {
         let refused = self.mesh.refused.iter().map(|(port, why)| ClusterCheck {
             ok: false,
             text: format!("routing mesh: {} is not answered here: {why}", named(port)),
-            hint: Some("another program has it: `ss -ltnup` shows which; the other nodes answer".into()),
+            hint: Some("another program has it (`ss -ltnup` shows which), or a sandbox here on an address of its own (`weft publish ls`); the other nodes answer".into()),
         });
-        served.chain(refused).collect()
+        let late = self.mesh.late.iter().map(|((sandbox, port), other)| ClusterCheck {
+            ok: false,
+            text: format!("routing mesh: port {}/{} does not lead to {sandbox}: service {other} came first", port.port, port.protocol),
+            hint: Some(format!("`weft publish rm {sandbox} {}:{}`, and add another port", port.port, port.target)),
+        });
+        served.chain(refused).chain(late).collect()
     }
 
     /// What the data plane is to know; nothing where there is no mesh, or no way to the other nodes.

@@ -174,7 +174,21 @@ pub(super) fn datagrams_and_ipv6() {
     for bytes in [1, 1400, 9000] {
         eventually("a datagram comes back", || ask(5300, bytes).trim() == format!("d1|192.168.88.100|{bytes}"));
     }
+    let answered = run(client.command("python3").args(["-c", ONE_BY_ONE, &cluster.fabric.nodes[1].underlay(), "5300"])).stdout;
+    assert_eq!(answered.trim(), "20", "each has its answer before the next is asked");
 }
+
+/// Twenty questions of different lengths, and how many got the answer to themselves.
+const ONE_BY_ONE: &str = "
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(20)
+answered = 0
+for length in range(100, 120):
+    client.sendto(b'x' * length, (sys.argv[1], int(sys.argv[2])))
+    answered += client.recv(65535).count(b'x') == length
+print(answered)
+";
 
 /// X5: a port that another program has on one node is said there; the others go on.
 pub(super) fn a_port_that_is_taken_on_one_node() {
