@@ -36,7 +36,7 @@ pub use defaults::Defaults;
 pub use driver::DriverOptions;
 pub use error::{Code, ControlError, Result};
 pub use model::{ConfigNetwork, port_name, Endpoint, EndpointKind, L2, Model, NatPreset, NetnsTarget, Network, Pool, Process, Sandbox, Storm, Vlan};
-pub use mesh::{MeshPort, MeshReplica, MeshService};
+pub use mesh::{MeshPort, MeshReplica, MeshService, MeshServices};
 pub use publish::{Protocol, Published};
 pub use vip::Served;
 pub use state::{Journal, StateError, decode};

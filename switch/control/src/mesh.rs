@@ -63,6 +63,14 @@ fn taken(port: u16, service: &MeshService) -> ControlError {
         .hint(format!("choose another port, or let the sandbox join that service with --network-alias {}", service.name))
 }
 
+/// Services by port.
+pub type MeshServices = BTreeMap<(Protocol, u16), MeshService>;
+
+/// The service that has a port which is not that of `port`.
+fn other_service<'a>(services: &'a MeshServices, port: &MeshPort) -> Option<&'a MeshService> {
+    services.get(&(port.protocol, port.port)).filter(|service| service.name != port.service)
+}
+
 impl Model {
     /// The network of the mesh, if there is one.
     #[must_use]
@@ -90,7 +98,7 @@ impl Model {
     /// Ports of all nodes, with who answers for them. Where two services came to one port (of parts of a cluster that could
     /// not hear each other), all nodes give it to the same.
     #[must_use]
-    pub fn mesh_services(&self) -> BTreeMap<(Protocol, u16), MeshService> {
+    pub fn mesh_services(&self) -> MeshServices {
         let Some(network) = self.mesh_network() else { return BTreeMap::new() };
         let ends = |addresses: &[IpNetwork]| addresses.iter().map(IpNetwork::ip).collect::<Vec<_>>();
         let here = self.members(&network.id).filter(|(_, endpoint)| endpoint.up).map(|(sandbox, endpoint)| {
@@ -101,7 +109,7 @@ impl Model {
             let replica = MeshReplica { addresses: ends(&endpoint.addresses), mac: endpoint.mac.clone(), target: 0, sandbox: endpoint.name.clone(), node: Some(endpoint.node.clone()) };
             (endpoint.mesh.clone(), replica)
         });
-        let mut services: BTreeMap<(Protocol, u16), MeshService> = BTreeMap::new();
+        let mut services = MeshServices::new();
         for (ports, replica) in here.chain(elsewhere) {
             for port in ports {
                 let service = services.entry((port.protocol, port.port)).or_default();
@@ -119,12 +127,10 @@ impl Model {
 
     /// Sandboxes here whose port another service has, which came to it at the same time: with that service.
     #[must_use]
-    pub fn mesh_latecomers(&self) -> BTreeMap<(String, MeshPort), String> {
+    pub fn mesh_latecomers(&self, services: &MeshServices) -> BTreeMap<(String, MeshPort), String> {
         let Some(network) = self.mesh_network() else { return BTreeMap::new() };
-        let services = self.mesh_services();
-        let other = |port: &MeshPort| services.get(&(port.protocol, port.port)).filter(|service| service.name != port.service).map(|service| service.name.clone());
         let here = self.members(&network.id).flat_map(|(sandbox, endpoint)| self.mesh_ports(sandbox, endpoint).into_iter().map(|port| (sandbox.name.clone(), port)));
-        here.filter_map(|(sandbox, port)| other(&port).map(|other| ((sandbox, port), other))).collect()
+        here.filter_map(|(sandbox, port)| other_service(services, &port).map(|other| other.name.clone()).map(|other| ((sandbox, port), other))).collect()
     }
 
     /// The port of all nodes for what a sandbox is to publish by `endpoint`.
@@ -149,7 +155,7 @@ impl Model {
         Err(why.unwrap_or_else(|| ControlError::new(Code::Exhausted, &own, "no port is left for services")))
     }
 
-    fn check_mesh_port(&self, sandbox: &Sandbox, own: &str, services: &BTreeMap<(Protocol, u16), MeshService>, (protocol, port): (Protocol, u16)) -> Result<()> {
+    fn check_mesh_port(&self, sandbox: &Sandbox, own: &str, services: &MeshServices, (protocol, port): (Protocol, u16)) -> Result<()> {
         if let Some(service) = services.get(&(protocol, port)).filter(|service| service.name != own) {
             return Err(taken(port, service));
         }
@@ -168,7 +174,7 @@ impl Model {
     /// When another service came first.
     pub fn check_mesh(&self, sandbox: &Sandbox, endpoint: &Endpoint) -> Result<()> {
         let services = self.mesh_services();
-        let other = self.mesh_ports(sandbox, endpoint).into_iter().find_map(|port| services.get(&(port.protocol, port.port)).filter(|service| service.name != port.service).map(|service| taken(port.port, service)));
+        let other = self.mesh_ports(sandbox, endpoint).into_iter().find_map(|port| other_service(&services, &port).map(|service| taken(port.port, service)));
         other.map_or(Ok(()), Err)
     }
 }
@@ -235,12 +241,12 @@ mod tests {
     fn x5_who_came_late_is_known() {
         let mut model = model();
         start(&mut model, 10, "w1", Some("web"), &["8080:80"]).unwrap();
-        assert!(model.mesh_latecomers().is_empty());
+        assert!(model.mesh_latecomers(&model.mesh_services()).is_empty());
         start(&mut model, 11, "a1", Some("api"), &["8081:80"]).unwrap();
         // As of two nodes that chose at once.
         let late = model.sandbox("w1").unwrap().id.clone();
         model.sandboxes.get_mut(&late).unwrap().publishes[0].host_port = 8081;
-        let all = model.mesh_latecomers();
+        let all = model.mesh_latecomers(&model.mesh_services());
         assert_eq!(all.iter().map(|((sandbox, port), other)| (sandbox.as_str(), port.port, other.as_str())).collect::<Vec<_>>(), [("w1", 8081, "api")]);
     }
 

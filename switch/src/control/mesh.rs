@@ -73,19 +73,18 @@ impl Inner {
             self.dataplane.uplink(UplinkCommand::SetMesh(mesh)).map_err(unavailable)?;
             self.mesh.told = config;
         }
+        self.tell_latecomers(self.model.mesh_latecomers(&services));
         let services = if self.mesh.told.is_some() { services } else { BTreeMap::new() };
         self.close_idle_listeners(&services)?;
         self.mesh.refused.retain(|port, _| services.contains_key(port));
         for (port, service) in &services {
             self.serve_port(*port, service)?;
         }
-        self.tell_latecomers();
         Ok(())
     }
 
     /// Of two services that come to a port at once one gets it; the sandboxes of the other run, and should not do so in silence.
-    fn tell_latecomers(&mut self) {
-        let late = self.model.mesh_latecomers();
+    fn tell_latecomers(&mut self, late: BTreeMap<(String, MeshPort), String>) {
         for ((sandbox, port), other) in late.iter().filter(|(key, _)| !self.mesh.late.contains_key(*key)) {
             tracing::warn!(sandbox, port = port.port, protocol = %port.protocol, "service {other} came to this port of the mesh first: it does not lead to this sandbox");
             self.event("mesh refused", json!({ "sandbox": sandbox, "service": port.service, "port": port.port, "protocol": port.protocol, "why": format!("service {other} has it") }));
@@ -102,7 +101,8 @@ impl Inner {
 
     /// What `weft doctor` says of it.
     pub(super) fn mesh_checks(&self) -> Vec<ClusterCheck> {
-        let named = |(protocol, port): &(Protocol, u16)| format!("port {port}/{protocol} of service {}", self.model.mesh_services().get(&(*protocol, *port)).map_or_else(String::new, |service| service.name.clone()));
+        let services = self.model.mesh_services();
+        let named = |(protocol, port): &(Protocol, u16)| format!("port {port}/{protocol} of service {}", services.get(&(*protocol, *port)).map_or("", |service| &service.name));
         let served = self.mesh.listeners.keys().map(|port| ClusterCheck { ok: true, text: format!("routing mesh: {} is answered here", named(port)), hint: None });
         let refused = self.mesh.refused.iter().map(|(port, why)| ClusterCheck {
             ok: false,

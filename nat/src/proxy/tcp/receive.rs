@@ -5,11 +5,19 @@ use std::io;
 use packet::Duration;
 
 use super::{Context, SCALE, Tcp, Verdict, held, push, segment::{ACK, FIN, Segment, before}};
-use crate::proxy::{sockets::Sockets, write::TcpHeader};
+use crate::proxy::{SocketId, sockets::Sockets, write::TcpHeader};
 
 /// A window below this is looked at again by the clock: the host does not tell when room grows.
 const SMALL_WINDOW: u32 = 32 * 1024;
 const WINDOW_LOOK: Duration = Duration::from_millis(5);
+
+/// Offers bytes to the host's socket: how many it took, which may be none at present.
+fn offer<S: Sockets>(sockets: &mut S, socket: SocketId, bytes: &[u8]) -> io::Result<usize> {
+    match sockets.tcp_send(socket, bytes) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        answer => answer,
+    }
+}
 
 impl Tcp {
     /// Payload, or the end of the stream.
@@ -32,11 +40,8 @@ impl Tcp {
         };
         let mut taken = 0;
         if !fresh.is_empty() {
-            taken = match cx.sockets.tcp_send(self.socket, fresh) {
-                Ok(taken) => taken,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
-                Err(_) => return self.break_off(cx),
-            };
+            let Ok(count) = offer(cx.sockets, self.socket, fresh) else { return self.break_off(cx) };
+            taken = count;
             self.rcv_nxt = self.rcv_nxt.wrapping_add(u32::try_from(taken).unwrap_or(0));
         }
         if taken < fresh.len() {
@@ -93,10 +98,9 @@ impl Tcp {
             } else if held.ends_at(self.rcv_nxt) {
                 self.end_of_stream(cx);
             } else if let Some(bytes) = held.front(self.rcv_nxt) {
-                match cx.sockets.tcp_send(self.socket, bytes) {
-                    Ok(taken) if taken > 0 => self.rcv_nxt = self.rcv_nxt.wrapping_add(u32::try_from(taken).unwrap_or(0)),
-                    Ok(_) => break,
-                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break,
+                match offer(cx.sockets, self.socket, bytes) {
+                    Ok(0) => break,
+                    Ok(taken) => self.rcv_nxt = self.rcv_nxt.wrapping_add(u32::try_from(taken).unwrap_or(0)),
                     Err(_) => return self.break_off(cx),
                 }
                 self.owes_ack = true;
