@@ -462,11 +462,11 @@ fn daemon_restart() {
     let said = docker.run("logs talks").ok();
     let wanted: Vec<String> = (0..said.lines().count()).map(|number| number.to_string()).collect();
     assert!(wanted.len() > 10 && said.lines().eq(wanted.iter().map(String::as_str)), "{said}");
+    let pid = docker.format("web", "{{.State.Pid}}");
     docker.0.kill_daemon();
-    let pid = docker.0.host.sh("pgrep -f '^python3 -m http.server 80$'").stdout;
-    docker.0.host.sh(&format!("kill -9 {}", pid.split_whitespace().collect::<Vec<_>>().join(" "))).ok();
+    docker.0.host.run(&format!("kill -9 {pid}")).ok();
     docker.0.start_daemon();
-    assert_eq!(docker.format("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 255");
+    eventually("the end of web is seen", || docker.format("web", "{{.State.Status}} {{.State.ExitCode}}") == "exited 255");
     docker.run("start web").ok();
     eventually("it serves again", || docker.curl("http://127.0.0.1:8080/").contains("<!DOCTYPE"));
     docker.run("rm -f web talks waits done").ok();

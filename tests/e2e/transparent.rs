@@ -96,11 +96,14 @@ fn lldp() {
         let child = ns.command("lldpd").args(["-d", "-u"]).arg(&socket).args(["-I", "eth0"]).stderr(std::process::Stdio::null()).spawn();
         daemons.push(weft_tests::ns::Background(child.expect("lldpd")));
     }
+    let client = |ns: &Ns, line: &str| run(ns.command("lldpcli").arg("-u").arg(lab.dir().join(format!("{}.sock", ns.name))).args(line.split(' ')));
     for ns in [&one, &two] {
-        let socket = lab.dir().join(format!("{}.sock", ns.name));
-        eventually("the neighbour is seen", || {
-            run(ns.command("lldpcli").arg("-u").arg(&socket).args(["configure", "lldp", "tx-interval", "1"])).code.is_some() && run(ns.command("lldpcli").arg("-u").arg(&socket).args(["show", "neighbors"])).stdout.contains("via: LLDP")
-        });
+        // Not before it has sent: a change of the interval while lldpd starts may leave it silent.
+        eventually("lldpd sends", || client(ns, "show statistics").stdout.lines().any(|line| line.trim_start().starts_with("Transmitted:") && !line.ends_with(" 0")));
+        client(ns, "configure lldp tx-interval 1").ok();
+    }
+    for ns in [&one, &two] {
+        eventually("the neighbour is seen", || client(ns, "show neighbors").stdout.contains("via: LLDP"));
     }
     // lldpd's monitor leaves its unprivileged child to the signal; end it by the pid file's absence.
     drop(daemons);
