@@ -1,5 +1,6 @@
 //! Measurements beside peers, and instruction counts of the engine.
 
+pub mod busy;
 pub mod forward;
 pub mod generate;
 pub mod peer;

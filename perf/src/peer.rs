@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::forward::Way;
+use crate::{busy, forward::Way};
 
 /// A kind of switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Kind {
     WeftVeth,
     /// Packet sockets forwarded into each other: a limit, no switch.
     Probe(Way),
+    /// TAPs forwarded into each other without a pause: a limit, no switch.
+    Busy,
 }
 
 impl Kind {
@@ -31,7 +33,7 @@ impl Kind {
     pub const ALL: [Self; 5] = [Self::KernelBridge, Self::WeftTap, Self::WeftVeth, Self::Ovs, Self::Vde];
 
     /// What is measured only when it is named.
-    pub const PROBES: [Self; 3] = [Self::Probe(Way::ALL[0]), Self::Probe(Way::ALL[1]), Self::Probe(Way::ALL[2])];
+    pub const PROBES: [Self; 4] = [Self::Probe(Way::ALL[0]), Self::Probe(Way::ALL[1]), Self::Probe(Way::ALL[2]), Self::Busy];
 
     /// Short name.
     #[must_use]
@@ -43,6 +45,7 @@ impl Kind {
             Self::WeftTap => "weft-tap",
             Self::WeftVeth => "weft-veth",
             Self::Probe(way) => way.name(),
+            Self::Busy => busy::NAME,
         }
     }
 
@@ -52,7 +55,7 @@ impl Kind {
         match self {
             Self::Ovs => &[("ovs-vswitchd", "openvswitch-switch"), ("ovsdb-server", "openvswitch-switch")],
             Self::Vde => &[("vde_switch", "vde2")],
-            Self::KernelBridge | Self::WeftTap | Self::WeftVeth | Self::Probe(_) => &[("ip", "iproute2")],
+            Self::KernelBridge | Self::WeftTap | Self::WeftVeth | Self::Probe(_) | Self::Busy => &[("ip", "iproute2")],
         }
     }
 }
@@ -100,6 +103,7 @@ impl Peer {
             Kind::WeftTap => peer.weft(weft, "tap", options)?,
             Kind::WeftVeth => peer.weft(weft, "veth", options)?,
             Kind::Probe(way) => peer.probe(way)?,
+            Kind::Busy => peer.busy()?,
         }
         let (a, limit) = (peer.a.clone(), Instant::now());
         while sh(&format!("ip netns exec {a} ping -c 1 -W 1 {SERVER} >/dev/null")).is_err() {
@@ -135,6 +139,17 @@ impl Peer {
         sh(&format!("ip -n {0} link set va up; ip -n {0} link set vb up", self.side))?;
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         self.spawn(&own.to_string_lossy(), &["gen", "forward", way.name(), "va", "vb"], true)?;
+        self.addresses()
+    }
+
+    fn busy(&mut self) -> Result<(), String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        self.spawn(&own.to_string_lossy(), &["gen", "busy", "va", "vb"], true)?;
+        let (a, b, s) = (&self.a, &self.b, &self.side);
+        sh(&format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10; do ip -n {s} link show vb >/dev/null 2>&1 && break; sleep 0.2; done
+             ip -n {s} link set va netns {a} name eth0; ip -n {s} link set vb netns {b} name eth0"
+        ))?;
         self.addresses()
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use clap::{Parser, Subcommand};
 use weft_perf::{
+    busy,
     forward::{self, Way},
     generate,
     peer::{Kind, Peer},
@@ -18,7 +19,7 @@ struct Arguments {
     /// Rounds; each peer does each workload once a round
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Peers: kbridge,weft-tap,weft-veth,ovs-tso,vde; when named, limits: probe-recvmmsg,probe-tpacket2,probe-tpacket3
+    /// Peers: kbridge,weft-tap,weft-veth,ovs-tso,vde; when named, limits: probe-recvmmsg,probe-tpacket2,probe-tpacket3,probe-tap-busy
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Workloads: tcp1,tcp4,udp,latency,rest,load4g,load,crr,idle
@@ -144,6 +145,7 @@ fn generate_traffic(words: &[String]) -> std::io::Result<()> {
             let way = Way::ALL.into_iter().find(|way| word(1).is_ok_and(|name| name == way.name())).ok_or_else(bad)?;
             forward::forward(way, [word(2)?, word(3)?])
         }
+        "busy" => busy::forward([word(1)?, word(2)?]),
         "spin" => {
             let end = std::time::Instant::now() + std::time::Duration::from_secs_f64(seconds(1)?);
             while std::time::Instant::now() < end {
