@@ -217,7 +217,18 @@ impl Drop for Lab {
         if std::thread::panicking() {
             eprintln!("daemon log of {}:\n{}", self.prefix, self.log());
         }
+        self.unpin();
         drop(std::fs::remove_dir_all(&self.directory));
+    }
+}
+
+impl Lab {
+    /// A daemon that was killed leaves its namespaces pinned for its successor; here there is none.
+    fn unpin(&self) {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for at in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|at| Path::new(at).starts_with(&self.directory)) {
+            drop(Command::new("umount").arg("-l").arg(at).status());
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use packet::{BufferClass, Frame, Gso, Instant, Mac, Offload, Parsed, Pool, SegmentError, Vni, checksum, longest_segment, segment};
+use packet::{BufferClass, Frame, Gso, Instant, Mac, Offload, Parsed, Pool, Segment, Vni, checksum, longest_segment, segments};
 
 use crate::{
     crypt::{self, Crypt, Sealing},
@@ -205,17 +205,12 @@ fn cut(frame: &Frame, envelope: &mut Envelope<'_>, label: Label, pool: &Pool, ou
     let (front, back) = envelope.room();
     let segment_len = front + longest_segment(frame).ok_or(DropReason::CannotSegment)? + back;
     let mut train = Train::new(envelope, segment_len, pool);
-    let mut refused = Ok(());
-    let result = segment(frame, pool, |inner| match train.add(inner.bytes()) {
-        Ok(full) => out.extend(full.map(|full| label.on(full, train.segment_of_full()))),
-        Err(reason) => refused = Err(reason),
-    });
-    out.extend(train.rest().map(|(rest, segment)| label.on(rest, segment)));
-    match result {
-        Err(SegmentError::Malformed) => Err(DropReason::CannotSegment),
-        Err(SegmentError::NoBuffer) => Err(DropReason::NoBuffer),
-        Ok(()) => refused,
+    for inner in segments(frame).ok_or(DropReason::CannotSegment)? {
+        let full = train.add(&inner)?;
+        out.extend(full.map(|full| label.on(full, train.segment_of_full())));
     }
+    out.extend(train.rest().map(|(rest, segment)| label.on(rest, segment)));
+    Ok(())
 }
 
 /// Datagrams of equal length, back to back in a large buffer. Only the very last may be shorter.
@@ -234,7 +229,7 @@ impl<'a, 'b> Train<'a, 'b> {
     }
 
     /// Appends a datagram; gives the buffer before it when that was full.
-    fn add(&mut self, inner: &[u8]) -> Result<Option<Frame>, DropReason> {
+    fn add(&mut self, inner: &Segment<'_>) -> Result<Option<Frame>, DropReason> {
         let full = self.current.take_if(|frame| frame.len() >= self.bytes_most);
         let frame = match &mut self.current {
             Some(frame) => frame,
@@ -243,7 +238,7 @@ impl<'a, 'b> Train<'a, 'b> {
         let (at, (front, back)) = (frame.len(), self.envelope.room());
         frame.set_len(at + front + inner.len() + back);
         let datagram = &mut frame.bytes_mut()[at..];
-        datagram[front..front + inner.len()].copy_from_slice(inner);
+        inner.write(&mut datagram[front..front + inner.len()]);
         self.envelope.close(datagram)?;
         Ok(full)
     }

@@ -37,5 +37,5 @@ pub use offload::{BadVirtioHeader, Checksum, Gso, Offload, VIRTIO_NET_HDR_LEN};
 pub use packet_mut::PacketMut;
 pub use parsed::{ETHERNET_LEN, EthernetView, IpView, Ndp, Parsed, TAG_LEN, VlanTag, ethertype};
 pub use pool::{BufferClass, HEADROOM, Pool, PoolConfig, PoolStats};
-pub use segment::{SegmentError, header_len, longest_segment, segment};
+pub use segment::{Segment, SegmentError, header_len, longest_segment, segment, segments};
 pub use time::{Duration, Instant};

@@ -52,26 +52,62 @@ pub fn longest_segment(frame: &Frame) -> Option<usize> {
     Some(layout.payload + layout.size.min(frame.len() - layout.payload))
 }
 
-/// Cuts `frame` and gives each segment to `sink` in order.
+/// A frame of wire size that is still part of a super-frame.
+#[derive(Debug)]
+pub struct Segment<'a> {
+    layout: Layout,
+    headers: &'a [u8],
+    payload: &'a [u8],
+    index: usize,
+    part: &'a [u8],
+}
+
+impl Segment<'_> {
+    /// Bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it has headers")]
+    pub const fn len(&self) -> usize {
+        self.headers.len() + self.part.len()
+    }
+
+    /// Writes it, with all its checksums.
+    ///
+    /// # Panics
+    /// When `out` is not [`len`](Self::len) bytes long.
+    pub fn write(&self, out: &mut [u8]) {
+        let (headers, part) = out.split_at_mut(self.headers.len());
+        headers.copy_from_slice(self.headers);
+        part.copy_from_slice(self.part);
+        let start = self.index * self.layout.size;
+        let whole_l4_len = self.headers.len() + self.payload.len() - self.layout.l4;
+        self.layout.finish(out, whole_l4_len, self.index, start, start + self.part.len() == self.payload.len());
+    }
+}
+
+/// What `frame` is to be cut into, in order; `None` when its headers do not allow it.
+#[must_use]
+pub fn segments(frame: &Frame) -> Option<impl Iterator<Item = Segment<'_>>> {
+    let layout = Layout::of(frame)?;
+    let (headers, payload) = frame.bytes().split_at(layout.payload);
+    let count = payload.len().div_ceil(layout.size).max(1);
+    Some((0..count).map(move |index| {
+        let start = index * layout.size;
+        let part = &payload[start..payload.len().min(start + layout.size)];
+        Segment { layout, headers, payload, index, part }
+    }))
+}
+
+/// Cuts `frame` and gives each segment to `sink` in order, in a buffer of its own.
 ///
 /// # Errors
 /// When the headers do not allow it, before anything was given; or when the pool is empty.
 pub fn segment(frame: &Frame, pool: &Pool, mut sink: impl FnMut(Frame)) -> Result<(), SegmentError> {
-    let layout = Layout::of(frame).ok_or(SegmentError::Malformed)?;
-    let bytes = frame.bytes();
-    let (headers, payload) = bytes.split_at(layout.payload);
-    let count = payload.len().div_ceil(layout.size).max(1);
-    for index in 0..count {
-        let start = index * layout.size;
-        let part = &payload[start..payload.len().min(start + layout.size)];
-        let mut segment = pool.take_for(headers.len() + part.len()).ok_or(SegmentError::NoBuffer)?;
-        segment.set_len(headers.len() + part.len());
-        let out = segment.bytes_mut();
-        out[..headers.len()].copy_from_slice(headers);
-        out[headers.len()..].copy_from_slice(part);
-        layout.finish(out, bytes.len() - layout.l4, index, start, index + 1 == count);
-        segment.offload = Offload::NONE;
-        sink(segment);
+    for segment in segments(frame).ok_or(SegmentError::Malformed)? {
+        let mut out = pool.take_for(segment.len()).ok_or(SegmentError::NoBuffer)?;
+        out.set_len(segment.len());
+        segment.write(out.bytes_mut());
+        out.offload = Offload::NONE;
+        sink(out);
     }
     Ok(())
 }
