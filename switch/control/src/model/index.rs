@@ -5,7 +5,7 @@
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 
-use crate::model::Sandbox;
+use super::Sandbox;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]

@@ -1,11 +1,24 @@
 //! Configurations of networks (`docker network create --config-only`), and networks made from them.
 
+use serde::{Deserialize, Serialize};
+
+use super::{Model, check_object_name};
 use crate::{
     api::NetworkCreate,
     error::{Code, ControlError, Result},
-    model::{ConfigNetwork, Model, check_object_name},
     overlay,
 };
+
+/// A configuration that networks are made from (`docker network create --config-only`); nobody can join it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigNetwork {
+    /// 64 hex digits.
+    pub id: String,
+    /// Nanoseconds since 1970.
+    pub created_ns: u64,
+    /// What networks take over.
+    pub request: NetworkCreate,
+}
 
 impl Model {
     pub(crate) fn check_network_name(&self, name: &str) -> Result<()> {

@@ -1,16 +1,14 @@
-//! What of an endpoint depends on the others of its sandbox and network.
+//! Which endpoint of a sandbox its default route goes by, and who lacks one.
 
 use std::{cmp::Reverse, net::IpAddr};
 
-use crate::{
-    error::{Code, ControlError, Result},
-    model::{Model, Network},
-};
+use super::{Endpoint, Model, Network, Sandbox};
+use crate::cluster::WAY_OUT;
 
 impl Model {
     /// The default route of each family goes by one endpoint: of the highest priority, and of those the first
     /// that was made, if its network has a way out. What is not ours keeps the routes that it has.
-    pub(crate) fn settle_gateways(&mut self, sandbox_id: &str) {
+    pub(super) fn settle_gateways(&mut self, sandbox_id: &str) {
         let Some(sandbox) = self.sandboxes.get_mut(sandbox_id).filter(|sandbox| sandbox.is_ours()) else { return };
         let ways: Vec<Vec<IpAddr>> = sandbox.endpoints.iter().map(|endpoint| self.networks.get(&endpoint.network).map_or_else(Vec::new, ways_out)).collect();
         // Clients of the mesh are answered by the way they came.
@@ -27,14 +25,25 @@ impl Model {
         }
     }
 
-    /// Addresses of the link are nobody's to hand out: only that two have the same is wrong.
-    pub(crate) fn check_link_local(&self, wanted: &[IpAddr], network: &Network) -> Result<()> {
-        for address in wanted {
-            if let Some((sandbox, _)) = self.members(&network.id).find(|(_, endpoint)| endpoint.link_local.contains(address)) {
-                return Err(ControlError::new(Code::Conflict, address.to_string(), format!("address {address} is already in use by {}", sandbox.name)));
-            }
-        }
-        Ok(())
+    /// Only shared networks without a way out of their own, and one of them is to have one.
+    #[must_use]
+    pub fn lacks_way_out(&self, sandbox: &str) -> bool {
+        self.sandboxes.get(sandbox).is_some_and(|sandbox| sandbox.is_ours() && self.wants_way_out(sandbox) && sandbox.endpoints.iter().all(|endpoint| endpoint.gateways.is_empty()))
+    }
+
+    fn wants_way_out(&self, sandbox: &Sandbox) -> bool {
+        let networks = sandbox.endpoints.iter().filter_map(|endpoint| self.networks.get(&endpoint.network));
+        networks.filter(|network| network.is_global()).any(|network| !network.internal)
+    }
+
+    /// Takes away the endpoint of a sandbox that was only its way out of shared networks, when it is in none any more.
+    pub fn remove_idle_way_out(&mut self, sandbox: &str) -> Option<Endpoint> {
+        let sandbox = self.sandboxes.get(sandbox).filter(|sandbox| !self.wants_way_out(sandbox))?;
+        let asked = |name: &str| sandbox.container.as_ref().is_some_and(|container| container.networks.iter().any(|wanted| wanted.network == name));
+        let is_it = |endpoint: &&Endpoint| self.networks.get(&endpoint.network).is_some_and(|network| network.name == WAY_OUT);
+        let endpoint = sandbox.endpoints.iter().find(is_it).filter(|_| !asked(WAY_OUT))?.id.clone();
+        let id = sandbox.id.clone();
+        self.remove_endpoint(&id, &endpoint)
     }
 }
 
@@ -46,8 +55,8 @@ fn ways_out(network: &Network) -> Vec<IpAddr> {
 mod tests {
     use super::*;
     use crate::{
+        Code, EndpointKind,
         api::{EndpointCreate, NetworkCreate, SandboxCreate},
-        model::EndpointKind,
     };
 
     #[test]

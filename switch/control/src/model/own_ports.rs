@@ -1,9 +1,7 @@
 //! Ports that are a network's own: to a device of the host, or to other nodes. No sandbox is behind them.
 
-use crate::{
-    error::{Code, ControlError},
-    model::{Model, Network},
-};
+use super::{Model, Network};
+use crate::error::{Code, ControlError};
 
 impl Network {
     /// The device of the host, or `DEVICE.VLAN`, that it is to have a port on.
