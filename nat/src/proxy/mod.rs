@@ -8,8 +8,11 @@
 //! (datagrams), or the new one is refused (TCP).
 
 mod datagram;
+mod flows;
+mod network;
 mod published;
 mod reassemble;
+mod route;
 pub mod sockets;
 mod tcp;
 mod timers;
@@ -18,13 +21,13 @@ mod write;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasher, RandomState},
-    io,
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    hash::RandomState,
+    net::{IpAddr, SocketAddr},
 };
 
 use packet::{Checksum, Frame, Instant, Mac, NetworkId, Parsed, Pool, checksum::protocol};
 
+pub use network::{Network, Resolvers};
 pub use sockets::{NetworkError, Ready, SocketId, Sockets};
 pub use view::{FlowView, PublishView, Transport};
 
@@ -32,62 +35,14 @@ use crate::watch::{FlowEvent, Watch};
 use datagram::{Binding, Datagrams};
 use published::Published;
 use reassemble::Reassembler;
-use tcp::{Budget, Context, Segment, State, Tcp, Verdict};
+use tcp::{Budget, Segment, Tcp, Verdict};
 use timers::Timers;
-use write::Path;
 
 /// TCP flows at most, and of one sandbox's address.
 const MOST_FLOWS: usize = 100_000;
 const MOST_OF_ONE: usize = 32_768;
 /// Port of name servers.
 const DNS: u16 = 53;
-
-/// What the proxy knows of a network.
-#[derive(Clone, Debug)]
-pub struct Network {
-    /// Address of the gateway on the link.
-    pub gateway_mac: Mac,
-    /// The gateway's address and the subnet, by family.
-    pub gateways: Vec<ipnetwork::IpNetwork>,
-    /// Largest packet on the link, bytes.
-    pub mtu: u16,
-    /// Where questions to the gateway's port 53 go.
-    pub resolvers: Resolvers,
-    /// Whether sandboxes may open flows to the outside; published ports work either way.
-    pub masquerade: bool,
-    /// As whom sandboxes see clients that they could not answer to; as the gateway where there is none of the family.
-    pub stand_in: Vec<IpAddr>,
-}
-
-/// Who answers questions for names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolvers {
-    /// Those of all; nobody when missing.
-    pub common: Option<SocketAddr>,
-    /// Those of addresses inside that have one of their own.
-    pub own: BTreeMap<IpAddr, SocketAddr>,
-}
-
-impl Resolvers {
-    fn of(&self, inside: IpAddr) -> Option<SocketAddr> {
-        self.own.get(&inside).copied().or(self.common)
-    }
-}
-
-impl Network {
-    /// The gateway's address of a family.
-    fn gateway(&self, ipv4: bool) -> Option<IpAddr> {
-        self.gateways.iter().map(ipnetwork::IpNetwork::ip).find(|ip| ip.is_ipv4() == ipv4)
-    }
-
-    fn stand_in(&self, ipv4: bool) -> Option<IpAddr> {
-        self.stand_in.iter().copied().find(|ip| ip.is_ipv4() == ipv4).or_else(|| self.gateway(ipv4))
-    }
-
-    fn is_inside(&self, ip: IpAddr) -> bool {
-        self.gateways.iter().any(|subnet| subnet.contains(ip))
-    }
-}
 
 /// A published port: what comes in on a host socket goes to a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,15 +72,6 @@ struct Key {
     network: NetworkId,
     inside: SocketAddr,
     outside: SocketAddr,
-}
-
-/// Why a flow goes nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
-    NoNetwork,
-    Closed,
-    Internal,
-    Martian,
 }
 
 impl Key {
@@ -278,14 +224,6 @@ impl Proxy {
         self.datagrams.end(sockets, &mut self.owners, |key| key.network == network && key.inside.ip() == inside);
     }
 
-    fn end_flows<S: Sockets>(&mut self, sockets: &mut S, ends: impl Fn(&Key) -> bool) {
-        for at in 0..self.flows.len() {
-            if self.flows[at].as_ref().is_some_and(|flow| ends(&flow.key)) {
-                self.remove(at, true, sockets);
-            }
-        }
-    }
-
     /// Tells of flows as they come and go, or no longer.
     pub fn watch(&mut self, on: bool) {
         self.watch.set(on);
@@ -355,140 +293,6 @@ impl Proxy {
         }
     }
 
-    /// Questions to the gateway leave for nowhere.
-    fn count_opened(&mut self, key: &Key, peer: SocketAddr) {
-        if peer != key.outside {
-            return;
-        }
-        *self.opened.entry((key.network, key.inside.is_ipv4())).or_default() += 1;
-    }
-
-    /// Where a flow to `outside` really goes; `None` when nowhere.
-    fn route(&mut self, key: &Key, transport: Transport) -> Option<SocketAddr> {
-        match self.decide(key, transport) {
-            Ok(outside) => Some(outside),
-            Err(refusal) => {
-                match refusal {
-                    Refusal::Internal => self.stats.internal += 1,
-                    Refusal::Martian => self.stats.martian += 1,
-                    Refusal::NoNetwork | Refusal::Closed => {}
-                }
-                None
-            }
-        }
-    }
-
-    fn decide(&self, key: &Key, transport: Transport) -> Result<SocketAddr, Refusal> {
-        let network = self.networks.get(&key.network).ok_or(Refusal::NoNetwork)?;
-        let to_gateway = network.gateways.iter().any(|gateway| gateway.ip() == key.outside.ip());
-        if to_gateway {
-            // Names are asked for at the gateway, whose own ports are closed otherwise.
-            let resolver = network.resolvers.of(key.inside.ip()).filter(|_| key.outside.port() == DNS && transport != Transport::Echo).ok_or(Refusal::Closed)?;
-            return Ok(match resolver {
-                // A datagram socket is of its inside's family: an IPv6 one reaches IPv4 by mapped addresses.
-                SocketAddr::V4(v4) if transport == Transport::Udp && key.inside.is_ipv6() => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
-                resolver => resolver,
-            });
-        }
-        if !network.masquerade {
-            return Err(Refusal::Internal);
-        }
-        // Networks are apart: none is another's outside.
-        if packet::is_martian(key.outside.ip()) || self.networks.values().any(|network| network.is_inside(key.outside.ip())) {
-            return Err(Refusal::Martian);
-        }
-        Ok(key.outside)
-    }
-
-    fn tcp<S: Sockets>(&mut self, key: Key, mac: Mac, segment: &Segment, now: Instant, sockets: &mut S, out: &mut Output) {
-        if let Some(&at) = self.index.get(&key) {
-            if let Some(flow) = self.flows[at].as_mut() {
-                flow.rx_bytes += segment.payload.len() as u64;
-            }
-            self.with_flow(at, now, sockets, out, |tcp, cx| tcp.segment(segment, cx));
-            self.owe(at);
-            return;
-        }
-        if segment.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::SYN {
-            self.refuse(&key, mac, segment, out);
-            return;
-        }
-        if self.index.len() >= MOST_FLOWS || self.counts.get(&(key.network, key.inside.ip())).is_some_and(|count| *count >= MOST_OF_ONE) {
-            self.stats.full += 1;
-            self.refuse(&key, mac, segment, out);
-            return;
-        }
-        let Some(peer) = self.route(&key, Transport::Tcp) else {
-            self.refuse(&key, mac, segment, out);
-            return;
-        };
-        match sockets.tcp_connect(peer) {
-            Ok(socket) => {
-                self.count_opened(&key, peer);
-                let tcp = Tcp::outbound(socket, segment, self.isn(&key, now), now);
-                let at = self.insert(Flow { key, mac, via: None, rx_bytes: 0, tx_bytes: 0, tcp, noted: None });
-                self.owners.insert(socket, Owner::Flow(at));
-                self.outcome(at, now, sockets, out);
-            }
-            Err(error) => self.failed(&key, mac, segment.seq, &error, out),
-        }
-    }
-
-    /// Asks how the host's connection went, and tells the sandbox once it is known.
-    fn outcome<S: Sockets>(&mut self, at: usize, now: Instant, sockets: &mut S, out: &mut Output) {
-        let Some(flow) = self.flows[at].as_ref() else { return };
-        let (key, mac) = (flow.key, flow.mac);
-        match sockets.tcp_outcome(flow.tcp.socket) {
-            None => {}
-            Some(Ok(())) => self.with_flow(at, now, sockets, out, |tcp, cx| {
-                tcp.connected(cx);
-                Verdict::Keep
-            }),
-            Some(Err(error)) => {
-                let seq = flow.tcp.first_number();
-                self.remove(at, false, sockets);
-                self.failed(&key, mac, seq, &error, out);
-            }
-        }
-    }
-
-    /// The host could not connect: refused is a reset, unreachable is said by ICMP.
-    fn failed(&mut self, key: &Key, mac: Mac, seq: u32, error: &io::Error, out: &mut Output) {
-        let code = match error.kind() {
-            io::ErrorKind::NetworkUnreachable => 0,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => 1,
-            io::ErrorKind::PermissionDenied => 13,
-            _ => {
-                self.refuse(key, mac, &Segment::syn(seq), out);
-                return;
-            }
-        };
-        let mut quoted = [0; 8];
-        quoted[..2].copy_from_slice(&key.inside.port().to_be_bytes());
-        quoted[2..4].copy_from_slice(&key.outside.port().to_be_bytes());
-        quoted[4..].copy_from_slice(&seq.to_be_bytes());
-        self.unreachable(key, mac, protocol::TCP, code, 0, &quoted, out);
-    }
-
-    fn refuse(&mut self, key: &Key, mac: Mac, segment: &Segment, out: &mut Output) {
-        let Some(path) = self.path(key, mac) else { return };
-        let mut frames = Vec::new();
-        tcp::refuse(&self.pool, &path, segment, &mut frames);
-        out.extend(frames.into_iter().map(|frame| (key.network, frame)));
-    }
-
-    fn path(&self, key: &Key, mac: Mac) -> Option<Path> {
-        let network = self.networks.get(&key.network)?;
-        Some(Path { from_mac: network.gateway_mac, to_mac: mac, from: key.outside, to: key.inside })
-    }
-
-    /// RFC 6528: a number that outsiders cannot guess, and that grows with time (4 us a step).
-    fn isn(&self, key: &Key, now: Instant) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "thirty-two bits are wanted")]
-        let (hash, clock) = (self.isn_key.hash_one(key) as u32, (now.as_nanos() / 4000) as u32);
-        hash.wrapping_add(clock)
-    }
-
     // ---- from the host ----
 
     /// A host socket is ready for something.
@@ -501,93 +305,7 @@ impl Proxy {
         }
     }
 
-    fn flow_ready<S: Sockets>(&mut self, at: usize, ready: Ready, now: Instant, sockets: &mut S, out: &mut Output) {
-        let Some(flow) = self.flows[at].as_ref() else { return };
-        if flow.tcp.state == State::Connecting {
-            self.outcome(at, now, sockets, out);
-            return;
-        }
-        if ready.error && flow.tcp.is_half_open() {
-            // The client is gone before the sandbox answered.
-            self.with_flow(at, now, sockets, out, Tcp::break_off);
-            return;
-        }
-        if ready.write && flow.tcp.is_holding() {
-            self.with_flow(at, now, sockets, out, Tcp::writable);
-        }
-        if ready.read || ready.error {
-            self.with_flow(at, now, sockets, out, Tcp::readable);
-        }
-        self.owe(at);
-    }
-
     // ---- flows ----
-
-    fn insert(&mut self, flow: Flow) -> usize {
-        let key = flow.key;
-        self.watch.tell(|| key.event(protocol::TCP, true));
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.flows.push(None);
-            self.flows.len() - 1
-        });
-        let flow = self.flows[at].insert(flow);
-        self.timers.note(at, &mut flow.noted, flow.tcp.deadline());
-        self.index.insert(key, at);
-        *self.counts.entry((key.network, key.inside.ip())).or_default() += 1;
-        at
-    }
-
-    fn remove<S: Sockets>(&mut self, at: usize, reset: bool, sockets: &mut S) {
-        if let Some(flow) = self.forget(at) {
-            sockets.close(flow.tcp.socket, reset);
-        }
-    }
-
-    fn forget(&mut self, at: usize) -> Option<Flow> {
-        let mut flow = self.flows[at].take()?;
-        self.timers.forget(at, &mut flow.noted);
-        flow.tcp.release(&mut self.budget);
-        self.index.remove(&flow.key);
-        self.watch.tell(|| flow.key.event(protocol::TCP, false));
-        let inside = (flow.key.network, flow.key.inside.ip());
-        if let Some(count) = self.counts.get_mut(&inside) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&inside);
-            }
-        }
-        self.owners.remove(&flow.tcp.socket);
-        self.free.push(at);
-        Some(flow)
-    }
-
-    fn with_flow<S: Sockets>(&mut self, at: usize, now: Instant, sockets: &mut S, out: &mut Output, work: impl FnOnce(&mut Tcp, &mut Context<S>) -> Verdict) {
-        let Some(flow) = self.flows[at].as_mut() else { return };
-        let Some(network) = self.networks.get(&flow.key.network) else { return };
-        let path = Path { from_mac: network.gateway_mac, to_mac: flow.mac, from: flow.key.outside, to: flow.key.inside };
-        let mut frames = std::mem::take(&mut self.scratch);
-        let mtu = mtu_of(&self.mtus, network, &flow.key);
-        let verdict = work(&mut flow.tcp, &mut Context { sockets, pool: &self.pool, path, mtu, now, budget: &mut self.budget, out: &mut frames });
-        flow.tx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
-        self.timers.note(at, &mut flow.noted, flow.tcp.deadline());
-        let network = flow.key.network;
-        out.extend(frames.drain(..).map(|frame| (network, frame)));
-        self.scratch = frames;
-        match verdict {
-            Verdict::Keep => {}
-            Verdict::Done => self.remove(at, false, sockets),
-            Verdict::Broken => self.remove(at, true, sockets),
-            Verdict::Declined if self.try_next(at, now, sockets, out) => {}
-            Verdict::Declined => self.remove(at, true, sockets),
-        }
-    }
-
-    /// Remembers a flow for the end of the turn.
-    fn owe(&mut self, at: usize) {
-        if self.flows[at].as_ref().is_some_and(|flow| flow.tcp.owes_ack || flow.tcp.wants_turn()) && self.pending.last() != Some(&at) {
-            self.pending.push(at);
-        }
-    }
 
     /// The end of a turn: acknowledgements that nothing carried, and the next turn of flows that have
     /// more. True when there is more still.

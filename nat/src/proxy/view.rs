@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use packet::{NetworkId, checksum::protocol};
 
-use super::{Key, Proxy, ProxyStats, Publish, Refusal, SocketId};
+use super::{Key, Proxy, ProxyStats, Publish, SocketId, route::Refusal};
 
 /// What a flow is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
