@@ -13,10 +13,13 @@
 //!
 //! What cannot go on is told to its sender (RFC 1812 section 4.3, RFC 4443), at a limited rate.
 
+mod configure;
+mod explain;
 mod fit;
 mod met;
 mod neighbours;
 pub(crate) mod speech;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -27,8 +30,8 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use nat::{Forward, ForwardError, ForwardId, Inside, Nat, NatConfig, NatDrop, Plain, Refused, Translated};
-use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ethertype, ip_destination, ip_source};
+use nat::{Nat, NatConfig, Plain, Refused, Translated};
+use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ip_destination, ip_source};
 
 use crate::error_limit::ErrorLimit;
 pub use fit::clamp_mss;
@@ -146,98 +149,9 @@ impl Router {
 
     // ---- what control asks for ----
 
-    /// Sets the uplink.
-    pub fn set_uplink(&mut self, uplink: PacketUplink) {
-        self.forget_ways();
-        self.nat.set_externals(uplink.link.addresses.iter().map(IpNetwork::ip).collect());
-        self.uplink = Some(uplink);
-    }
-
-    /// Serves a network; `inside` says how it leaves by the uplink, if it may.
-    pub fn set_network(&mut self, id: NetworkId, link: Link, inside: Option<Inside>) {
-        self.forget_ways();
-        match inside {
-            Some(inside) if self.uplink.is_some() => {
-                self.leaving.insert(id);
-                self.nat.set_network(id, inside);
-            }
-            _ => {
-                self.leaving.remove(&id);
-                self.nat.remove_network(id);
-            }
-        }
-        self.links.insert(id, link);
-    }
-
-    /// Forgets a network.
-    pub fn remove_network(&mut self, id: NetworkId) {
-        self.forget_ways();
-        self.links.remove(&id);
-        self.mtus.retain(|(network, _), _| *network != id);
-        self.leaving.remove(&id);
-        self.routes.retain(|(from, to)| *from != id && *to != id);
-        self.set_vips(id, &[]);
-        self.neighbours.remove_network(id);
-        self.nat.remove_network(id);
-    }
-
-    /// Forgets a sandbox's address.
-    pub fn remove_inside(&mut self, network: NetworkId, ip: IpAddr) {
-        self.forget_ways();
-        self.neighbours.remove(&(network, ip));
-        self.nat.remove_inside(network, ip);
-    }
-
-    /// Says what an address inside takes, where that is less than its network does.
-    pub fn set_inside_mtu(&mut self, network: NetworkId, ip: IpAddr, mtu: Option<u16>) {
-        self.forget_ways();
-        match mtu {
-            Some(mtu) => self.mtus.insert((network, ip), mtu),
-            None => self.mtus.remove(&(network, ip)),
-        };
-    }
-
     /// Largest packet towards an address on a link.
     fn mtu_towards(&self, to: NetworkId, link: &Link, destination: IpAddr) -> u16 {
         self.mtus.get(&(to, destination)).map_or(link.mtu, |own| link.mtu.min(*own))
-    }
-
-    /// Lets two networks reach each other, or not.
-    pub fn set_route(&mut self, one: NetworkId, other: NetworkId, open: bool) {
-        self.forget_ways();
-        for pair in [(one, other), (other, one)] {
-            if open { self.routes.insert(pair) } else { self.routes.remove(&pair) };
-        }
-    }
-
-    /// The virtual addresses of a network, all of them.
-    pub fn set_vips(&mut self, network: NetworkId, vips: &[IpAddr]) {
-        self.forget_ways();
-        self.vips.retain(|(of, _)| *of != network);
-        self.vips.extend(vips.iter().map(|ip| (network, *ip)));
-    }
-
-    /// Forwards a port of the uplink.
-    ///
-    /// # Errors
-    /// As [`Nat::add_forward`].
-    pub fn add_forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        self.nat.add_forward(forward)
-    }
-
-    /// Stops.
-    pub fn remove_forward(&mut self, id: ForwardId) {
-        self.nat.remove_forward(id);
-    }
-
-    /// Tells of connections as they come and go, or no longer.
-    pub fn watch(&mut self, on: bool) {
-        self.nat.watch(on);
-    }
-
-    /// What was to tell since; answers how many events there was no room for.
-    pub fn take_events(&mut self, each: impl FnMut(nat::FlowEvent)) -> u64 {
-        self.nat.take_events(each)
     }
 
     /// Translation, to look at.
@@ -395,13 +309,6 @@ impl Router {
         self.translated = translated;
     }
 
-    #[cold]
-    fn refused(&mut self, from: NetworkId, reason: NatDrop, frame: &Frame, now: Instant, out: &mut RouterOutput) {
-        if let Some(code) = reason.unreachable_code() {
-            self.tell(from, frame, Problem::unreachable(code), now, out);
-        }
-    }
-
     /// The way of a router: hops, size, next hop.
     fn forward(&mut self, to: NetworkId, mut frame: Frame, now: Instant, out: &mut RouterOutput) {
         let (Some(link), Some(destination)) = (self.link(to), ip_destination(frame.bytes())) else { return };
@@ -474,103 +381,7 @@ impl Router {
         }
     }
 
-    // ---- telling people ----
-
-    /// What would become of a frame that a gateway took, a step a line: frames with the networks that they
-    /// would be put into, or the frame itself, when it is the user-mode uplink's. Nothing changes.
-    pub fn explain(&mut self, from: NetworkId, frame: Frame, now: Instant, steps: &mut Vec<String>) -> Result<RouterOutput, Frame> {
-        let Some(destination) = ip_destination(frame.bytes()) else { return Err(frame) };
-        let is_uplink = self.uplink.as_ref().is_some_and(|uplink| uplink.network == from);
-        if !is_uplink && let Some(to) = self.routed_to(from, destination) {
-            steps.push("route: the two networks reach each other".into());
-            return Ok(self.explain_hop(to, frame, now, steps).into_iter().collect());
-        }
-        let own = self.links.get(&from).is_some_and(|link| link.addresses.iter().any(|own| own.ip() == destination));
-        if !is_uplink && (own || !self.leaving.contains(&from)) {
-            return Err(frame);
-        }
-        let mut translated = Vec::new();
-        match self.nat.rehearse((!is_uplink).then_some(from), frame, now, &mut translated) {
-            Err(refused) => {
-                steps.push(format!("nat: drop: {}: {}", refused.reason.name(), refused.reason.describe()));
-                Ok(Vec::new())
-            }
-            Ok(met) => {
-                let mut out = Vec::new();
-                for Translated { to, frame } in translated {
-                    let how = match (is_uplink, to) {
-                        (true, _) => "DNAT",
-                        (false, None) => "SNAT",
-                        (false, Some(_)) => "SNAT, then DNAT (hairpin)",
-                    };
-                    let state = if met == nat::Rehearsed::NewConnection { "a new connection" } else { "a connection that is there" };
-                    steps.push(format!("nat: {state}; {how}: {}", packet::describe(frame.bytes())));
-                    let Some(to) = to.or(self.uplink.as_ref().map(|uplink| uplink.network)) else { continue };
-                    out.extend(self.explain_hop(to, frame, now, steps));
-                }
-                Ok(out)
-            }
-        }
-    }
-
-    fn explain_hop(&self, to: NetworkId, mut frame: Frame, now: Instant, steps: &mut Vec<String>) -> Option<(NetworkId, Frame)> {
-        let destination = ip_destination(frame.bytes())?;
-        let link = self.link(to)?;
-        if !frame.make_unique() || !fit::use_hop(&mut frame) {
-            steps.push("drop: ttl_expired: its hops are used up; the sender is told".into());
-            return None;
-        }
-        let mtu = self.mtu_towards(to, link, destination);
-        if !fit::fits(&frame, mtu) {
-            let in_fragments = fit::may_be_fragmented(&frame);
-            steps.push(format!("mtu {mtu}: {}", if in_fragments { "it goes in fragments" } else { "drop: too_big: longer than the link takes; the sender is told" }));
-            if !in_fragments {
-                return None;
-            }
-        }
-        let Some(next_hop) = self.next_hop(to, destination) else {
-            steps.push(format!("drop: no_route: the uplink has no gateway towards {destination}"));
-            return None;
-        };
-        if self.vips.contains(&(to, next_hop)) {
-            steps.push(format!("vip {next_hop}: the gateway of that network leads it to an endpoint"));
-            return None;
-        }
-        let Some(mac) = self.neighbours.known((to, next_hop), now) else {
-            steps.push(format!("neighbour: {next_hop} is not known; it would be asked for, and the packet wait"));
-            return None;
-        };
-        steps.push(format!("neighbour: {next_hop} is at {mac}"));
-        let bytes = frame.bytes_mut();
-        bytes[..6].copy_from_slice(&mac.0);
-        bytes[6..12].copy_from_slice(&link.mac.get().0);
-        Some((to, frame))
-    }
-
     // ---- neighbours ----
-
-    fn ask(&mut self, network: NetworkId, ip: IpAddr, out: &mut RouterOutput) {
-        let Some(link) = self.link(network) else { return };
-        let own = link.addresses.iter().find(|address| address.contains(ip)).map(IpNetwork::ip).or_else(|| link.own(ip.is_ipv4()));
-        let Some(own) = own else { return };
-        match speech::ask_neighbour(&self.pool, link.mac, own, ip) {
-            Some(frame) => out.push((network, frame)),
-            None => self.stats.no_buffer += 1,
-        }
-    }
-
-    fn hear_neighbour(&mut self, network: NetworkId, frame: &Frame, now: Instant, out: &mut RouterOutput) {
-        let own = self.link(network).map(|link| link.mac.get());
-        match speech::neighbour(frame.bytes()).filter(|(_, mac)| Some(*mac) != own) {
-            // Only what was asked for is believed.
-            Some((ip, mac)) if self.neighbours.wants(&(network, ip)) => {
-                self.forget_ways();
-                let waiting = self.neighbours.learn((network, ip), mac, now);
-                self.send_all(network, mac, waiting, out);
-            }
-            _ => self.stats.unasked += 1,
-        }
-    }
 
     fn send_all(&mut self, network: NetworkId, mac: Mac, frames: impl IntoIterator<Item = Frame>, out: &mut RouterOutput) {
         for mut frame in frames {
@@ -580,45 +391,6 @@ impl Router {
                 out.push((network, frame));
             }
         }
-    }
-
-    // ---- telling ----
-
-    /// Tells the sender of a packet that came from `network`, and was not translated, of a problem.
-    #[cold]
-    fn tell(&mut self, network: NetworkId, about: &Frame, problem: Problem, now: Instant, out: &mut RouterOutput) {
-        if !self.errors.may_tell(now) {
-            return;
-        }
-        let Some(link) = self.link(network) else { return };
-        let Some(own) = ip_source(about.bytes()).and_then(|source| link.own(source.is_ipv4())) else { return };
-        if let Some(error) = speech::problem(about, link.mac.get(), own, problem, &self.pool) {
-            out.push((network, error));
-        }
-    }
-
-    /// The same for a packet that was on its way into `network`: the error goes back through translation.
-    #[cold]
-    fn tell_back(&mut self, network: NetworkId, about: &Frame, problem: Problem, now: Instant, out: &mut RouterOutput) {
-        if !self.errors.may_tell(now) {
-            return;
-        }
-        let Some(source) = ip_source(about.bytes()) else { return };
-        let Some(link) = self.link(network) else { return };
-        let Some(own) = link.own(source.is_ipv4()) else { return };
-        let Some(error) = speech::problem(about, link.mac.get(), own, problem, &self.pool) else { return };
-        let is_uplink = self.uplink.as_ref().is_some_and(|uplink| uplink.network == network);
-        if let Some(home) = self.links.iter().find(|(_, link)| !is_uplink && link.reaches(source)).map(|(id, _)| *id) {
-            return self.send(home, error, now, out);
-        }
-        let result = if is_uplink { self.nat.inbound(error, now, &mut self.translated) } else { self.nat.outbound(network, error, now, &mut self.translated) };
-        drop(result);
-        let mut translated = std::mem::take(&mut self.translated);
-        for Translated { to, frame } in translated.drain(..) {
-            let Some(to) = to.or(self.uplink.as_ref().map(|uplink| uplink.network)) else { continue };
-            self.send(to, frame, now, out);
-        }
-        self.translated = translated;
     }
 
     // ---- the clock ----
@@ -646,19 +418,6 @@ impl Router {
             self.tell_back(network, &frame, Problem::unreachable(1), now, out);
             let is_uplink = self.uplink.as_ref().is_some_and(|uplink| uplink.network == network);
             self.nat.undelivered((!is_uplink).then_some(network), &frame);
-        }
-    }
-
-    /// RFC 5382 REQ-4: port unreachable, to whom knocked.
-    fn tell_unwanted(&mut self, quote: &[u8], now: Instant, out: &mut RouterOutput) {
-        let Some(uplink) = &self.uplink else { return };
-        let (network, mac) = (uplink.network, uplink.link.mac.get());
-        let kind = if quote.first().is_some_and(|byte| byte >> 4 == 4) { ethertype::IPV4 } else { ethertype::IPV6 };
-        let about = [&[0; 12][..], &kind.to_be_bytes(), quote].concat();
-        if let Some(error) = speech::unwanted(&about, mac, &self.pool)
-            && self.errors.may_tell(now)
-        {
-            self.send(network, error, now, out);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The short way of a packet against the long way: whatever was asked for and sent before, both do the same.
 
-use nat::Translation;
+use nat::{Forward, ForwardError, ForwardId, Inside, Translation};
 use packet::{Duration, PoolConfig, checksum};
 use proptest::prelude::*;
 
