@@ -1,13 +1,13 @@
 //! Changing a network that is there: what is asked is checked as for a new one, and then against who is in it.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    api::NetworkCreate,
+    api::{EndpointCreate, NetworkCreate},
     driver,
     error::{Code, ControlError, Result},
     ipam,
@@ -194,6 +194,34 @@ impl Network {
     }
 }
 
+impl Endpoint {
+    /// The request that would make it as it is, in the network of that name.
+    #[must_use]
+    pub fn request(&self, network: &str) -> EndpointCreate {
+        let ip = |v4: bool| self.addresses.iter().map(IpNetwork::ip).find(|ip| ip.is_ipv4() == v4);
+        EndpointCreate {
+            network: network.into(),
+            ip: ip(true).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None }),
+            ip6: ip(false).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }),
+            mac: Some(self.mac.clone()),
+            ifname: Some(self.ifname.clone()),
+            kind: Some(self.kind),
+            mtu: Some(self.mtu),
+            vlan: self.vlan.clone(),
+            isolated: self.isolated,
+            horizon: self.horizon,
+            guard: Some(self.guard),
+            aliases: self.aliases.clone(),
+            link: self.link.clone(),
+            link_local: self.link_local.clone(),
+            gw_priority: self.gw_priority,
+            sysctls: self.sysctls.clone(),
+            options: BTreeMap::new(),
+            vips: self.vips.clone(),
+        }
+    }
+}
+
 /// RFC 7396; objects of ours are flat, so one level of keys is all there is.
 fn merge(target: &mut Value, patch: &Value) {
     match (target, patch) {
@@ -340,7 +368,7 @@ mod tests {
     use super::*;
     use crate::{
         EndpointKind, NetnsTarget,
-        api::{EndpointCreate, SandboxCreate},
+        api::SandboxCreate,
     };
 
     fn world() -> Model {

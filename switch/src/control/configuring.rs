@@ -1,11 +1,8 @@
 //! `weft config`: from what is to what is desired, step by step; a step that fails takes those before it back.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 use weft_control::{
-    ControlError, Endpoint, Result, Sandbox,
-    api::EndpointCreate,
+    ControlError, Result, Sandbox,
     config::DEFAULT_NETWORK,
     desired::{Desired, Line, Step},
     edit::Difference,
@@ -76,7 +73,7 @@ impl Inner {
             }
             Step::Disconnect(name, network) => {
                 let id = self.model.network(network)?.id.clone();
-                let before = self.model.sandbox(name)?.endpoints.iter().find(|endpoint| endpoint.network == id).map(|endpoint| again(endpoint, network));
+                let before = self.model.sandbox(name)?.endpoints.iter().find(|endpoint| endpoint.network == id).map(|endpoint| endpoint.request(network));
                 self.disconnect(name, network)?;
                 before.map(|endpoint| Step::Connect(name.clone(), endpoint))
             }
@@ -114,30 +111,5 @@ impl Inner {
         self.unpublish_all(&sandbox.id);
         self.republish(&sandbox);
         Ok(())
-    }
-}
-
-/// The request that makes an endpoint as it was.
-fn again(endpoint: &Endpoint, network: &str) -> EndpointCreate {
-    let ip = |v4: bool| endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).find(|ip| ip.is_ipv4() == v4);
-    EndpointCreate {
-        network: network.into(),
-        ip: ip(true).and_then(|ip| if let std::net::IpAddr::V4(ip) = ip { Some(ip) } else { None }),
-        ip6: ip(false).and_then(|ip| if let std::net::IpAddr::V6(ip) = ip { Some(ip) } else { None }),
-        mac: Some(endpoint.mac.clone()),
-        ifname: Some(endpoint.ifname.clone()),
-        kind: Some(endpoint.kind),
-        mtu: Some(endpoint.mtu),
-        vlan: endpoint.vlan.clone(),
-        isolated: endpoint.isolated,
-        horizon: endpoint.horizon,
-        guard: Some(endpoint.guard),
-        aliases: endpoint.aliases.clone(),
-        link: endpoint.link.clone(),
-        link_local: endpoint.link_local.clone(),
-        gw_priority: endpoint.gw_priority,
-        sysctls: endpoint.sysctls.clone(),
-        options: BTreeMap::new(),
-        vips: endpoint.vips.clone(),
     }
 }
