@@ -2,7 +2,7 @@
 //! V1, V3, V11, and V13 to V15 without names.
 
 mod encrypted;
-pub(crate) mod hostile;
+mod hostile;
 mod interop;
 mod path;
 
@@ -16,6 +16,7 @@ use weft_tests::{
     ns::{Background, Ns},
     run::eventually,
     runner::{Need, test},
+    vxlan::{broadcast, socket_in},
 };
 
 const NEEDS: &[Need] = &[Need::Root, Need::Tun, Need::Tool("ping"), Need::Tool("iperf3"), Need::Tool("python3")];
@@ -351,9 +352,9 @@ fn gateways() {
     let web = two.lab.weft("inspect web").json()[0]["endpoints"][0]["addresses"][0].as_str().and_then(|address| address.split('/').next().map(str::to_owned)).expect("an address");
     eventually("from the other node's station", || a.sh(&format!("curl -s -m 2 -o /dev/null http://{web}/")).code == Some(0));
     // What claims to be the gateway does not come in by the tunnel.
-    let socket = hostile::socket_in(&one.lab.host);
+    let socket = socket_in(&one.lab.host);
     let before = two.dropped("looped");
-    let frame = [&hostile::vxlan_header(4096)[..], &[0xff; 6], &[2, 0x42, 10, 0, 0, 1, 0x88, 0xb5], &[0; 46]].concat();
+    let frame = broadcast(4096, [2, 0x42, 10, 0, 0, 1]);
     socket.send_to(&frame, "192.168.88.212:4789").expect("sent");
     eventually("it is counted", || two.dropped("looped") == before + 1);
     drop(tunnel);

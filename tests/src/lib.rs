@@ -7,4 +7,5 @@ pub mod ns;
 pub mod operations;
 pub mod run;
 pub mod runner;
+pub mod vxlan;
 pub mod wire;

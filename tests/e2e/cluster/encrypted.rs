@@ -5,13 +5,7 @@ use std::fs;
 use serde_json::Value;
 use weft_tests::run::eventually;
 
-use super::{
-    Cluster, LEASE, faults::Flood,
-    super::vxlan::{
-        hostile::{socket_in, vxlan_header},
-        sniff,
-    },
-};
+use super::{Cluster, LEASE, faults::Flood, super::vxlan::sniff};
 
 /// In a payload, to be looked for on the wire.
 const MARKER: &str = "706c61696e74657874";
@@ -70,12 +64,7 @@ pub(super) fn on_the_wire() {
     let bytes = fs::read(&file).expect("the capture");
     assert!(!bytes.windows(9).any(|window| window == b"plaintext"), "the marker is on the wire");
     assert_eq!(read("-Y 'vxlan.flag_i==1'"), "", "for anybody who knows VXLAN there is none");
-    // A clear frame for its VNI, from a peer's address.
-    let peer = socket_in(&two.lab.host);
-    let clear = [&vxlan_header(4096)[..], &[0xff; 6], &[2, 0, 0, 0, 0, 0x66, 0x88, 0xb5], &[0; 46]].concat();
-    peer.send_to(&clear, "192.168.88.211:4789").expect("sent");
-    eventually("clear_text", || one.dropped("clear_text") == 1);
-    assert!(!one.show()["networks"][0]["remotes"].to_string().contains("02:00:00:00:00:66"));
+    one.takes_nothing_clear_from(two);
     // The key is in the store, and in nothing that a node shows or keeps.
     let (_, record) = cluster.secrets();
     let record: Value = serde_json::from_str(&record).expect("JSON");

@@ -3,13 +3,9 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use serde_json::Value;
-use weft_tests::{lab::Lab, run::eventually};
+use weft_tests::{lab::Lab, run::eventually, vxlan::socket_in};
 
-use super::{
-    Fabric, Node, checksum_errors,
-    hostile::{socket_in, vxlan_header},
-    sniff, traffic,
-};
+use super::{Fabric, Node, checksum_errors, sniff, traffic};
 
 /// A key, by one byte.
 fn key(byte: u8) -> String {
@@ -80,13 +76,9 @@ pub(super) fn on_the_wire() {
         assert!(!bytes.windows(inside.len()).any(|window| window == inside), "{inside:?} is on the wire");
     }
     assert_eq!(read("-Y 'vxlan.flag_i==1'"), "", "for anybody who knows VXLAN there is none");
-    // A peer that sends clear frames (CVE-2023-28840).
-    let peer = socket_in(&two.lab.host);
-    let clear = [&vxlan_header(4096)[..], &[0xff; 6], &[2, 0, 0, 0, 0, 0x66, 0x88, 0xb5], &[0; 46]].concat();
-    peer.send_to(&clear, "192.168.88.211:4789").expect("sent");
-    eventually("clear_text", || one.dropped("clear_text") == 1);
-    assert!(!one.show()["networks"][0]["remotes"].to_string().contains("02:00:00:00:00:66"));
+    one.takes_nothing_clear_from(two);
     // One that plays back what it saw, and one that makes things up.
+    let peer = socket_in(&two.lab.host);
     let seen = read("-Y 'udp.dstport==4789 && ip.src==192.168.88.212' -T fields -e udp.payload");
     let seen: Vec<u8> = seen.lines().next().map(|line| (0..line.len() / 2).map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).expect("a byte")).collect()).expect("a datagram");
     peer.send_to(&seen, "192.168.88.211:4789").expect("sent");

@@ -1,20 +1,23 @@
 //! What other nodes, and strangers, may try.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::Ipv6Addr;
 
-use netns_setup::Netns;
-use weft_tests::{ns::Ns, run::eventually};
+use weft_tests::{
+    run::eventually,
+    vxlan::{broadcast, header, socket_in},
+};
 
-use super::Fabric;
+use super::{Fabric, Node};
 
-/// A socket in a node's namespace, to send what no VTEP would.
-pub(crate) fn socket_in(ns: &Ns) -> UdpSocket {
-    let netns = Netns::open_path(ns.path()).expect("the namespace opens");
-    netns.run(|| Ok(UdpSocket::bind("0.0.0.0:0"))).expect("the namespace").expect("a socket")
-}
-
-pub(crate) fn vxlan_header(vni: u32) -> [u8; 8] {
-    (u64::from(0x0800_0000_u32) << 32 | u64::from(vni) << 8).to_be_bytes()
+impl Node {
+    /// A clear frame for its encrypted network, from a peer's address, does not come in (CVE-2023-28840); it is the
+    /// first one that the node hears.
+    pub(crate) fn takes_nothing_clear_from(&self, peer: &Self) {
+        let clear = broadcast(4096, [2, 0, 0, 0, 0, 0x66]);
+        socket_in(&peer.lab.host).send_to(&clear, (self.underlay().as_str(), 4789)).expect("sent");
+        eventually("clear_text", || self.dropped("clear_text") == 1);
+        assert!(!self.show()["networks"][0]["remotes"].to_string().contains("02:00:00:00:00:66"));
+    }
 }
 
 pub(super) fn apart() {
@@ -36,7 +39,7 @@ pub(super) fn apart() {
     // Who is no peer is not heard, whatever he knows.
     let socket = socket_in(&stranger.lab.host);
     let before = one.dropped("unknown_remote");
-    let frame = [&vxlan_header(4096)[..], &[0xff; 6], &[2, 0, 0, 0, 0, 9, 0x88, 0xb5], &[0; 46]].concat();
+    let frame = broadcast(4096, [2, 0, 0, 0, 0, 9]);
     for _ in 0..3 {
         socket.send_to(&frame, "192.168.88.211:4789").expect("sent");
     }
@@ -47,7 +50,7 @@ pub(super) fn apart() {
         from_peer.send_to(datagram, "192.168.88.211:4789").expect("sent");
         eventually(reason, || one.dropped(reason) == before + 1);
     };
-    counted("unknown_vni", &[&vxlan_header(4097)[..], &frame[8..]].concat());
+    counted("unknown_vni", &[&header(4097)[..], &frame[8..]].concat());
     counted("short", &frame[..7]);
     counted("short", &[]);
     counted("bad_flags", &[&[0; 8][..], &frame[8..]].concat());
@@ -71,7 +74,7 @@ pub(super) fn apart() {
         let length = if round % 50 == 0 { 65_507 - round % 7 } else { usize::try_from(next() % 1600).expect("small") };
         let mut datagram: Vec<u8> = (0..length).map(|_| next().to_le_bytes()[0]).collect();
         if round % 2 == 0 && length > 8 {
-            datagram[..8].copy_from_slice(&vxlan_header(4096));
+            datagram[..8].copy_from_slice(&header(4096));
         }
         if round % 4 == 0 && length > 40 {
             datagram[8..22].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0]);
@@ -113,7 +116,7 @@ pub(super) fn forged() {
     one.lab.weft(&format!("attach net {} --ifname eth0 --ip 10.0.0.19 --ip6 fd0a::19 --mac 02:00:00:00:00:19", other.path())).ok();
     assert!(a.pings("10.0.0.1") && a.pings("fd0a::1") && a.pings("10.0.0.19") && a.pings("fd0a::19"));
     let peer = socket_in(&two.lab.host);
-    let send = |inner: &[u8]| peer.send_to(&[&vxlan_header(4096)[..], inner].concat(), "192.168.88.211:4789").map(drop).expect("sent");
+    let send = |inner: &[u8]| peer.send_to(&[&header(4096)[..], inner].concat(), "192.168.88.211:4789").map(drop).expect("sent");
     let counted = |reason: &str, inner: &[u8]| {
         let before = one.dropped(reason);
         send(inner);
