@@ -1,6 +1,8 @@
 //! Sandboxes as stations of a LAN (SPEC O3): a namespace plays its router, another a machine on it, and a bridge of the
 //! kernel its switch. Rows: O3 (the lan driver, and its Docker names macvlan and ipvlan), O4, O5, O6, D1, N15.
 
+mod parent;
+
 use libtest_mimic::Trial;
 use serde_json::json;
 use weft_tests::{
@@ -26,6 +28,9 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("lan::over_ipv6_and_from_a_file", &[Need::Root, Need::Tun, Need::Tool("ping")], ipv6),
         test("lan::addresses_of_the_lan_s_own_dhcp_server", &[Need::Root, Need::Tun, Need::Tool("udhcpc"), Need::Tool("busybox")], dhcp),
         test("lan::the_device_goes_and_comes_back", &[Need::Root, Need::Tun, Need::Tool("ping")], device),
+        test("lan::o3_a_device_leads_to_one_network", &[Need::Root, Need::Tun], parent::one_network),
+        test("lan::o3_what_is_wrong_with_the_device_is_shown", &[Need::Root, Need::Tun], parent::trouble),
+        test("lan::o3_another_device_whole_or_not_at_all", &[Need::Root, Need::Tun, Need::Tool("ping")], parent::another),
     ]
 }
 

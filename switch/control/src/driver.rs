@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use serde_json::{Map, Value};
+
 use crate::{
     api::NetworkCreate,
     error::{Code, ControlError, Result},
@@ -141,18 +143,31 @@ fn period(text: &str) -> Option<u32> {
     number.parse::<u32>().ok()?.checked_mul(unit)
 }
 
+/// Options that show what a field of [`NetworkCreate`] says: key, field, and what it is now.
+fn shown(network: &Network) -> [(&'static str, &'static str, Option<String>); 7] {
+    [
+        (MTU, "mtu", Some(network.mtu.to_string())),
+        (ICC, "isolated-default", Some((!network.isolated_default).to_string())),
+        (MASQUERADE, "masquerade", Some(network.masquerade.to_string())),
+        (BINDING, "host-binding", network.host_binding.map(|ip| ip.to_string())),
+        (NAMES, "names", Some(network.names.to_string())),
+        (IFNAME, "ifname-prefix", network.ifname_prefix.clone()),
+        (lan::PARENT, lan::PARENT, network.lan.as_ref().and_then(|lan| lan.parent.clone())),
+    ]
+}
+
+/// An option that would be shown as it was is refused, never ignored.
+pub(crate) fn check_patch(network: &Network, options: &Map<String, Value>) -> Result<()> {
+    let other = |(key, _, now): &(&str, _, Option<String>)| options.get(*key).is_some_and(|asked| !asked.is_null() && asked.as_str() != now.as_deref());
+    match shown(network).into_iter().find(other) {
+        Some((key, field, _)) => Err(ControlError::new(Code::Invalid, key, format!("network {}: option {key} shows what {field} is, and does not change it", network.name)).hint(format!("change {field} instead"))),
+        None => Ok(()),
+    }
+}
+
 /// Makes the options that a network was given show what it is now.
 pub(crate) fn refresh(network: &mut Network) {
-    let now = [
-        (MTU, Some(network.mtu.to_string())),
-        (ICC, Some((!network.isolated_default).to_string())),
-        (MASQUERADE, Some(network.masquerade.to_string())),
-        (BINDING, network.host_binding.map(|ip| ip.to_string())),
-        (NAMES, Some(network.names.to_string())),
-        (IFNAME, network.ifname_prefix.clone()),
-        (lan::PARENT, network.lan.as_ref().and_then(|lan| lan.parent.clone())),
-    ];
-    for (key, value) in now {
+    for (key, _, value) in shown(network) {
         match (network.options.get_mut(key), value) {
             (Some(shown), Some(value)) => *shown = value,
             (Some(_), None) => drop(network.options.remove(key)),

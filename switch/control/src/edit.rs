@@ -159,6 +159,9 @@ impl Network {
         let invalid = |message: String| ControlError::new(Code::Invalid, &self.name, message);
         let Value::Object(patch) = patch else { return Err(invalid("want an object with the fields to change".into())) };
         let mut fields = serde_json::json!(self.request());
+        if let Some(Value::Object(options)) = patch.get("options") {
+            driver::check_patch(self, options)?;
+        }
         for (key, value) in patch {
             let key = match key.as_str() {
                 "subnet" => "subnets",
@@ -256,6 +259,11 @@ impl Model {
         }
         if let Some(overlay) = &before.overlay {
             request.vni = request.vni.or(Some(overlay.vni));
+        }
+        if let Some(lan) = before.lan.as_ref().filter(|lan| lan.parent == request.parent) {
+            // What the device said when it was made.
+            request.host_addresses.clone_from(&lan.host);
+            request.mtu = request.mtu.or(Some(before.mtu));
         }
         if before.is_global() {
             (request.global, request.mtu) = (request.global.or(Some(true)), request.mtu.or(Some(before.mtu)));
@@ -448,5 +456,10 @@ mod tests {
         }
         let done = edit(&mut model, json!({ "mtu": 1300 })).unwrap();
         assert_eq!(done.after.options["com.docker.network.driver.mtu"], "1300");
+        // They do not change it themselves: that is said.
+        let error = edit(&mut model, json!({ "options": { "com.docker.network.driver.mtu": "1200" } })).unwrap_err().to_string();
+        assert!(error.contains("com.docker.network.driver.mtu") && error.contains("change mtu instead"), "{error}");
+        edit(&mut model, json!({ "mtu": 1200, "options": { "com.docker.network.driver.mtu": "1300" } })).unwrap();
+        assert_eq!(edit(&mut model, json!({ "options": { "com.docker.network.driver.mtu": null } })).unwrap().after.options.len(), 0);
     }
 }

@@ -130,6 +130,14 @@ impl Model {
             None => Ok(()),
         }
     }
+
+    /// What is a port of a lan network is no port of another.
+    pub(crate) fn check_is_no_parent(&self, device: &str) -> Result<()> {
+        match self.networks.values().find(|network| network.parent() == Some(device)) {
+            Some(network) => Err(ControlError::new(Code::Conflict, device, format!("device {device} is already the parent of network {}", network.name)).hint(format!("put the sandboxes into {}, or use another device", network.name))),
+            None => Ok(()),
+        }
+    }
 }
 
 fn invalid(subject: impl Into<String>, message: impl Into<String>) -> ControlError {
@@ -210,6 +218,25 @@ mod tests {
             let error = vlan_of(parent).unwrap_err();
             assert!(error.message.contains(parent) && error.message.contains("1 to 4094"), "{parent}");
         }
+    }
+
+    #[test]
+    fn what_the_device_said_stays_with_it() {
+        let mut model = Model::default();
+        let request = NetworkCreate { mtu: Some(1400), host_addresses: vec!["10.1.0.5".parse().unwrap()], ..lan("l", Some("eth1"), "10.1.0.0/24") };
+        model.create_network(&request, id(1)).unwrap();
+        let before = model.clone();
+        // A file says neither.
+        assert_eq!(model.edit_network("l", &lan("l", Some("eth1"), "10.1.0.0/24")).unwrap().differences(), []);
+        assert_eq!(model, before);
+        let other = NetworkCreate { host_addresses: vec!["10.1.0.6".parse().unwrap()], ..model.network("l").unwrap().patched(&serde_json::json!({ "parent": "eth2" })).unwrap() };
+        let after = model.edit_network("l", &other).unwrap().after;
+        assert_eq!(after.lan, Some(Lan { parent: Some("eth2".into()), host: other.host_addresses }));
+        // A port of another network it cannot be meanwhile.
+        let sandbox = model.create_sandbox(&SandboxCreate { name: Some("dev-eth2".into()), netns: NetnsTarget::Device("eth2".into()), ..SandboxCreate::default() }, id(2)).unwrap();
+        model.create_network(&NetworkCreate { name: "b".into(), ..NetworkCreate::default() }, id(3)).unwrap();
+        let error = model.create_endpoint(&sandbox, &EndpointCreate { network: "b".into(), ..EndpointCreate::default() }, id(4), EndpointKind::Tap).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (Code::Conflict, "device eth2 is already the parent of network l"));
     }
 
     #[test]

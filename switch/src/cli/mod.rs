@@ -10,7 +10,7 @@ mod ip;
 mod manual;
 mod nat;
 mod netns;
-mod network;
+pub(crate) mod network;
 mod port;
 mod run;
 mod sandbox;

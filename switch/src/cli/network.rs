@@ -152,8 +152,15 @@ fn ls(quiet: bool, filters: &[String], as_json: bool, place: &Place) -> End {
         let rows: Vec<_> =
             networks.iter().map(|network| vec![short(&text(network, "id")), text(network, "name"), text(network, "driver"), scope(network).into()]).collect();
         table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &rows);
+        networks.iter().filter_map(parent_problem).for_each(|problem| complain(&problem));
     }
     Ok(0)
+}
+
+/// What is wrong with the device of a lan network.
+pub(crate) fn parent_problem(network: &Value) -> Option<ControlError> {
+    let problem: ControlError = serde_json::from_value(network["lan"]["problem"].clone()).ok()?;
+    Some(ControlError { message: format!("network {}: {}", network["name"].as_str().unwrap_or_default(), problem.message), ..problem })
 }
 
 fn scope(network: &Value) -> &'static str {

@@ -4,7 +4,7 @@ use dataplane::{Command, PortChange};
 use netns_setup::link::Links;
 use serde_json::{Value, json};
 use weft_control::{
-    Code, ControlError, EndpointKind, Result,
+    Code, ControlError, EndpointKind, Model, Result,
     api::NetworkCreate,
     config::{DEFAULT_NETWORK, DefaultNetwork},
     edit::{MemberEdit, NetworkEdit},
@@ -19,19 +19,17 @@ impl Inner {
     /// What a patch of a network means; with `dry` nothing is done.
     pub(crate) fn patch_network(&mut self, reference: &str, patch: &Value, dry: bool) -> Result<Value> {
         let request = self.model.network(reference)?.patched(patch)?;
-        let edit = if dry { self.model.clone().edit_network(reference, &request)? } else { self.edit_network(reference, &request)? };
+        let edit = if dry { self.plan_edit(&mut self.model.clone(), reference, &request)? } else { self.edit_network(reference, &request)? };
         Ok(json!({ "network": edit.after, "changes": edit.differences() }))
     }
 
     /// Makes a network what `request` says, live.
     pub(crate) fn edit_network(&mut self, reference: &str, request: &NetworkCreate) -> Result<NetworkEdit> {
         let mut model = self.model.clone();
-        let edit = model.edit_network(reference, request)?;
+        let edit = self.plan_edit(&mut model, reference, request)?;
         if model == self.model {
             return Ok(edit);
         }
-        self.check_against_uplink(&edit.after)?;
-        self.check_mtu_of_parent(&edit.after)?;
         if let Err(error) = self.carry_out_edit(&edit).and_then(|()| self.commit(model)) {
             if let Err(undone) = self.carry_out_edit(&edit.clone().reversed()) {
                 tracing::error!(network = edit.before.name, error = %undone, "a change that failed could not be undone whole");
@@ -39,6 +37,21 @@ impl Inner {
             return Err(error);
         }
         self.event("network edit", json!({ "network": edit.after.name, "id": edit.after.id, "changes": edit.differences() }));
+        Ok(edit)
+    }
+
+    /// What `request` makes of a network in `model`, as far as this host allows.
+    fn plan_edit(&self, model: &mut Model, reference: &str, request: &NetworkCreate) -> Result<NetworkEdit> {
+        let moves = model.network(reference)?.lan.as_ref().is_some_and(|lan| lan.parent != request.parent);
+        let edit = match moves {
+            true => model.edit_network(reference, &self.on_parent(request.clone()))?,
+            false => model.edit_network(reference, request)?,
+        };
+        self.check_against_uplink(&edit.after)?;
+        if moves {
+            edit.after.parent().map_or(Ok(()), super::lan::check_parent)?;
+        }
+        self.check_mtu_of_parent(&edit.after)?;
         Ok(edit)
     }
 

@@ -124,10 +124,20 @@ async fn info(State(runtime): State<Runtime>) -> Answer<api::Info> {
 
 async fn networks(State(runtime): State<Runtime>) -> Answer<Value> {
     change(runtime, |inner| {
-        let networks = inner.model.networks.values().map(|network| json!(network));
+        let mut problems = inner.parent_problems();
+        let networks = inner.model.networks.values().map(|network| network_view(network, problems.remove(&network.id)));
         Ok(networks.chain(inner.model.configs.values().map(config_view)).collect())
     })
     .await
+}
+
+/// A network, with what is wrong with the device of a lan.
+fn network_view(network: &weft_control::Network, problem: Option<ControlError>) -> Value {
+    let mut view = json!(network);
+    if let Some(problem) = problem {
+        view["lan"]["problem"] = json!(problem);
+    }
+    view
 }
 
 /// A configuration of networks, among them: what they take over, with a driver of nothing, as Docker shows it.
@@ -162,7 +172,7 @@ async fn network(State(runtime): State<Runtime>, Path(reference): Path<String>) 
             (Err(_), Some(config)) => return Ok(config_view(config)),
             (network, _) => network?,
         };
-        let mut view = json!(network);
+        let mut view = network_view(network, inner.parent_problems().remove(&network.id));
         if let Some(encryption) = inner.encryption(network)? {
             view["encryption"] = json!(encryption);
         }
@@ -467,7 +477,7 @@ async fn nodes(State(runtime): State<Runtime>) -> Answer<Vec<api::NodeInfo>> {
 }
 
 /// Empty without a cluster.
-async fn cluster_checks(State(runtime): State<Runtime>) -> Answer<Vec<api::ClusterCheck>> {
+async fn cluster_checks(State(runtime): State<Runtime>) -> Answer<Vec<api::Check>> {
     blocking(move || {
         let checks = runtime.lock().cluster_checks();
         Ok(checks.map(super::cluster::Checks::run).unwrap_or_default())

@@ -12,7 +12,7 @@ use packet::{Mac, NetworkId, PortId, UnicastMac};
 use serde_json::json;
 use weft_control::{
     MeshPort, MeshReplica, MeshService, Network, Protocol, Result,
-    api::{ClusterCheck, PublishInfo},
+    api::{Check, PublishInfo},
     publish::PublishRequest,
 };
 
@@ -100,16 +100,16 @@ impl Inner {
     }
 
     /// What `weft doctor` says of it.
-    pub(super) fn mesh_checks(&self) -> Vec<ClusterCheck> {
+    pub(super) fn mesh_checks(&self) -> Vec<Check> {
         let services = self.model.mesh_services();
         let named = |(protocol, port): &(Protocol, u16)| format!("port {port}/{protocol} of service {}", services.get(&(*protocol, *port)).map_or("", |service| &service.name));
-        let served = self.mesh.listeners.keys().map(|port| ClusterCheck { ok: true, text: format!("routing mesh: {} is answered here", named(port)), hint: None });
-        let refused = self.mesh.refused.iter().map(|(port, why)| ClusterCheck {
+        let served = self.mesh.listeners.keys().map(|port| Check { ok: true, text: format!("routing mesh: {} is answered here", named(port)), hint: None });
+        let refused = self.mesh.refused.iter().map(|(port, why)| Check {
             ok: false,
             text: format!("routing mesh: {} is not answered here: {why}", named(port)),
             hint: Some("another program has it (`ss -ltnup` shows which), or a sandbox here on an address of its own (`weft publish ls`); the other nodes answer".into()),
         });
-        let late = self.mesh.late.iter().map(|((sandbox, port), other)| ClusterCheck {
+        let late = self.mesh.late.iter().map(|((sandbox, port), other)| Check {
             ok: false,
             text: format!("routing mesh: port {}/{} does not lead to {sandbox}: service {other} came first", port.port, port.protocol),
             hint: Some(format!("`weft publish rm {sandbox} {}:{}`, and add another port", port.port, port.target)),

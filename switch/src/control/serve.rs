@@ -204,7 +204,7 @@ async fn sweep(runtime: Runtime) {
                 inner.sweep_gone();
             }
             inner.reopen_uplink();
-            inner.reopen_parents();
+            inner.watch_parents();
         };
         drop(task::spawn_blocking(look).await);
     }

@@ -23,7 +23,7 @@ pub struct NodeInfo {
 
 /// An entry of `GET /v1/cluster/checks`: something that was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterCheck {
+pub struct Check {
     /// It answers as it should.
     pub ok: bool,
     /// What, where, and what came of it.

@@ -14,7 +14,7 @@ mod sandbox;
 pub(crate) use self::endpoint::vips_of;
 pub use self::{
     bridge::{BridgeInfo, FdbEdit, FdbEntry},
-    cluster::{ClusterCheck, NodeInfo},
+    cluster::{Check, NodeInfo},
     endpoint::{Attach, Detach, EndpointCreate, VIP_OPTION},
     info::{Info, Stats, TraceRequest},
     nat::{FlowInfo, NatRule, protocol_name},

@@ -39,6 +39,7 @@ impl Model {
         for alias in &request.aliases {
             check_host("--alias", alias)?;
         }
+        device.as_deref().map_or(Ok(()), |device| self.check_is_no_parent(device))?;
         let vips = self.check_vips(&network, sandbox, request)?;
         if let (Some(name), Some(device)) = (vips.first(), &device) {
             return Err(invalid(name, format!("--vip {name}: weft does not know the address of what is behind device {device}")));

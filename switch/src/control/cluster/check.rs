@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use weft_control::{Network, api::ClusterCheck};
+use weft_control::{Network, api::Check};
 
 use super::super::runtime::Inner;
 use crate::tunnel::probe;
@@ -23,11 +23,11 @@ pub(crate) struct Checks {
     /// Other nodes: name, and where their tunnels end.
     nodes: Vec<(String, SocketAddr)>,
     /// Networks that encrypt, or cannot.
-    encrypted: Vec<ClusterCheck>,
+    encrypted: Vec<Check>,
     /// There is a shared network, and so a tunnel on each node.
     shares: bool,
     /// Of the routing mesh.
-    mesh: Vec<ClusterCheck>,
+    mesh: Vec<Check>,
 }
 
 impl Inner {
@@ -47,7 +47,7 @@ impl Inner {
 }
 
 impl Inner {
-    fn encryption_check(&self, network: &Network) -> Option<ClusterCheck> {
+    fn encryption_check(&self, network: &Network) -> Option<Check> {
         let info = self.encryption(network).ok().flatten()?;
         let name = &network.name;
         let text = match (info.epoch, &info.problem) {
@@ -56,34 +56,34 @@ impl Inner {
             (None, problem) => format!("network {name} is encrypted, has no keys, and carries nothing: {}", problem.as_deref().unwrap_or("they are not there yet")),
         };
         let ok = info.epoch.is_some() && info.problem.is_none();
-        Some(ClusterCheck { ok, text, hint: (!ok).then(|| format!("when the store answers, and the key is damaged: `weft vxlan rekey {name}` makes new ones")) })
+        Some(Check { ok, text, hint: (!ok).then(|| format!("when the store answers, and the key is damaged: `weft vxlan rekey {name}` makes new ones")) })
     }
 }
 
 impl Checks {
     /// Asks all at once; takes as long as the slowest.
-    pub(crate) fn run(self) -> Vec<ClusterCheck> {
+    pub(crate) fn run(self) -> Vec<Check> {
         let shares = self.shares;
         let members = self.members.into_iter().map(|(host, port)| thread::spawn(move || member(&host, port)));
         let nodes = self.nodes.into_iter().enumerate().map(|(number, (name, at))| thread::spawn(move || node(&name, at, number as u64 ^ 0x5745_4654, shares)));
         let asked: Vec<_> = members.chain(nodes).collect();
         let (url, away) = self.store;
-        let store = ClusterCheck { ok: away.is_none(), text: away.map_or_else(|| format!("store {url} is used"), |why| format!("store {url} cannot be used: {why}")), hint: None };
+        let store = Check { ok: away.is_none(), text: away.map_or_else(|| format!("store {url} is used"), |why| format!("store {url} cannot be used: {why}")), hint: None };
         std::iter::once(store).chain(self.encrypted).chain(asked.into_iter().filter_map(|thread| thread.join().ok())).chain(self.mesh).collect()
     }
 }
 
-fn member(host: &str, port: u16) -> ClusterCheck {
+fn member(host: &str, port: u16) -> Check {
     let name = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     match reach(host, port) {
-        Ok(()) => ClusterCheck { ok: true, text: format!("KV {name} answers (tcp {port})"), hint: None },
+        Ok(()) => Check { ok: true, text: format!("KV {name} answers (tcp {port})"), hint: None },
         Err(error) => {
             let hint = match error.kind() {
                 io::ErrorKind::TimedOut => Some("nothing came back: a firewall drops it, or the machine is away"),
                 io::ErrorKind::ConnectionRefused => Some("the machine is there and refuses: etcd does not run, or does not listen on that address"),
                 _ => None,
             };
-            ClusterCheck { ok: false, text: format!("KV {name} unreachable (tcp {port}): {}", said(&error)), hint: hint.map(Into::into) }
+            Check { ok: false, text: format!("KV {name} unreachable (tcp {port}): {}", said(&error)), hint: hint.map(Into::into) }
         }
     }
 }
@@ -99,7 +99,7 @@ fn reach(host: &str, port: u16) -> io::Result<()> {
     Err(last)
 }
 
-fn node(name: &str, at: SocketAddr, number: u64, shares: bool) -> ClusterCheck {
+fn node(name: &str, at: SocketAddr, number: u64, shares: bool) -> Check {
     let port = at.port();
     let (ok, text, hint) = match probe::ask(at, number) {
         Ok(()) => (true, format!("VTEP peer {name} {} answers (udp {port})", at.ip()), None),
@@ -114,7 +114,7 @@ fn node(name: &str, at: SocketAddr, number: u64, shares: bool) -> ClusterCheck {
             (false, format!("VTEP peer {name} {} unreachable (udp {port}): {}", at.ip(), said(&error)), Some(hint.to_owned()))
         }
     };
-    ClusterCheck { ok, text, hint }
+    Check { ok, text, hint }
 }
 
 fn said(error: &io::Error) -> String {

@@ -164,8 +164,7 @@ impl Inner {
     /// The request, complete, as this node takes it.
     pub(super) fn scoped(&self, request: &NetworkCreate) -> Result<NetworkCreate> {
         let cluster = self.cluster.as_ref().map(|Cluster { config, .. }| overlay::Membership { advertise: config.advertise, lease: config.lease });
-        let request = overlay::scoped(self.model.complete(request)?, cluster)?;
-        Ok(NetworkCreate { mtu: request.mtu.or_else(|| self.mtu_of_parent(&request)), host_addresses: self.addresses_of_parent(&request), ..request })
+        overlay::scoped(self.model.complete(request)?, cluster).map(|request| self.on_parent(request))
     }
 
     /// The model with a network more, which the cluster has then too if it is to.

@@ -141,6 +141,9 @@ fn view(inner: &Inner, network: &Network, with_members: bool) -> Value {
     if let Some(problem) = inner.secrets_problem(network) {
         options.insert("weft.keys", format!("not usable: {problem}"));
     }
+    if let Some(problem) = with_members.then(|| inner.parent_problems().remove(&network.id)).flatten() {
+        options.insert("weft.parent", format!("not usable: {}", problem.message));
+    }
     let mut containers = Map::new();
     for (sandbox, endpoint) in with_members.then(|| inner.model.members(&network.id)).into_iter().flatten() {
         containers.insert(sandbox.id.clone(), member(&sandbox.name, &endpoint.id, &endpoint.mac, &endpoint.addresses));
