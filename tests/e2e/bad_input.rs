@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("bad_input::second_daemon_on_the_same_socket", NEEDS, second_daemon),
         test("bad_input::damaged_state_is_refused_and_kept", NEEDS, damaged_state),
         test("bad_input::api_bodies", NEEDS, api_bodies),
+        test("bad_input::a_command_that_does_not_start", NEEDS, no_command),
         test("bad_input::output_that_cannot_be_written_is_an_error", NEEDS, full_disk),
     ]
 }
@@ -45,6 +46,28 @@ fn full_disk() {
     let mut reader_gone = lab.weft_command().args(["network", "inspect", "net"]).stdout(std::process::Stdio::piped()).spawn().expect("weft");
     drop(reader_gone.stdout.take());
     assert!(reader_gone.wait().expect("wait").success(), "a reader that went away is no error");
+}
+
+/// As a shell and Docker have it: 127 not there, 126 not to be run, 125 ours; the same with -d, and told there.
+fn no_command() {
+    let lab = Lab::start();
+    lab.weft("network create net --subnet 10.9.0.0/29").ok();
+    let plain = lab.dir().join("plain");
+    std::fs::write(&plain, "no program").expect("a file");
+    let plain = plain.to_string_lossy().into_owned();
+    for (options, command, code, part) in [
+        ("--net net", "no-such-command", 127, "no-such-command: No such file or directory"),
+        ("--net net", plain.as_str(), 126, "Permission denied"),
+        ("--net nope", "true", 125, "no such network: nope"),
+    ] {
+        for detached in ["", "-d "] {
+            let ran = lab.weft(&format!("run {detached}--name x {options} -- {command}"));
+            assert!(ran.code == Some(code) && ran.stderr.contains(part) && ran.stdout.is_empty(), "{detached}{command}: {ran:?}");
+            assert_eq!(lab.weft("ps -aq").ok(), "", "nothing is left of {command}");
+        }
+    }
+    let said = lab.weft("logs x").fails();
+    assert!(said.contains("no such sandbox") && said.contains("run it without -d"), "{said}");
 }
 
 fn refusals() {

@@ -22,6 +22,10 @@ pub enum Code {
     Exhausted,
     /// The system refused.
     Unavailable,
+    /// There is no such program.
+    CommandNotFound,
+    /// The program is there, and does not start.
+    CannotExecute,
 }
 
 /// See the module.

@@ -17,7 +17,7 @@ use nix::{
 };
 use serde_json::json;
 use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
-use weft_control::{ControlError, NetnsTarget, api::SandboxCreate};
+use weft_control::{Code, ControlError, NetnsTarget, api::SandboxCreate};
 
 use super::{
     End, Place, args::RunArguments, complain, invalid,
@@ -36,9 +36,13 @@ pub(super) fn run(arguments: &RunArguments, place: &Place) -> End {
         return Ok(0);
     }
     if arguments.detach {
-        let sandbox = place.client.post("/v1/sandboxes", &json!(request))?;
-        print(sandbox["id"].as_str().unwrap_or_default());
-        return Ok(0);
+        return match place.client.post("/v1/sandboxes", &json!(request)) {
+            Ok(sandbox) => {
+                print(sandbox["id"].as_str().unwrap_or_default());
+                Ok(0)
+            }
+            Err(error) => failed_as(error),
+        };
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unavailable)?;
     // Listened to from here on: a Ctrl-C before the command starts must not leave a sandbox.
@@ -143,6 +147,17 @@ fn start(arguments: &RunArguments, request: &SandboxCreate, id: &str, place: &Pl
 pub(super) fn cannot_start(why: &str, kind: io::ErrorKind) -> u8 {
     complain(&unavailable(why));
     if kind == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE }
+}
+
+/// The same of what the daemon was to start.
+fn failed_as(error: ControlError) -> End {
+    let code = match error.code {
+        Code::CommandNotFound => NOT_FOUND,
+        Code::CannotExecute => CANNOT_EXECUTE,
+        _ => return Err(error),
+    };
+    complain(&error);
+    Ok(code)
 }
 
 /// As a shell says it: 128 and the signal's number for a command that was killed.

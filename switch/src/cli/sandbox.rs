@@ -4,7 +4,7 @@ use std::{io::Write, os::unix::process::CommandExt, process::Command};
 
 use netns_setup::process::{self, CommandSpec};
 use serde_json::{Value, json};
-use weft_control::Code;
+use weft_control::{Code, ControlError};
 
 use super::{
     End, Place,
@@ -92,7 +92,11 @@ pub(super) fn rm(names: &[String], force: bool, place: &Place) -> End {
 }
 
 pub(super) fn logs(name: &str, place: &Place) -> End {
-    let sandbox = place.client.get(&format!("/v1/sandboxes/{}", escape(name)))?;
+    let gone = |error: ControlError| match error.code {
+        Code::NotFound => error.hint("a sandbox of `weft run` goes when its command ends, and what it wrote with it: run it without -d to see that; `weft ps` lists those that are there"),
+        _ => error,
+    };
+    let sandbox = place.client.get(&format!("/v1/sandboxes/{}", escape(name))).map_err(gone)?;
     let path = sandbox["log"].as_str().ok_or_else(|| invalid(name, format!("{name} runs no command of ours")))?;
     copy_log(path.as_ref()).map_err(|error| unavailable(format!("cannot read {path}: {error}")))
 }

@@ -81,7 +81,7 @@ impl IntoResponse for Failure {
         let status = match self.0.code {
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::Exists | Code::Conflict | Code::InUse => StatusCode::CONFLICT,
-            Code::Invalid => StatusCode::BAD_REQUEST,
+            Code::Invalid | Code::CommandNotFound | Code::CannotExecute => StatusCode::BAD_REQUEST,
             Code::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Code::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
         };

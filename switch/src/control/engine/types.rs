@@ -19,7 +19,7 @@ impl From<ControlError> for Failure {
         let status = match error.code {
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::Exists | Code::Conflict | Code::InUse => StatusCode::CONFLICT,
-            Code::Invalid => StatusCode::BAD_REQUEST,
+            Code::Invalid | Code::CommandNotFound | Code::CannotExecute => StatusCode::BAD_REQUEST,
             Code::Exhausted | Code::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())

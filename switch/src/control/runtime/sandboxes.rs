@@ -1,7 +1,7 @@
 //! Sandboxes come up, run, rest and go.
 
 use netns_setup::{
-    Netns, Space,
+    Netns, SetupError, Space,
     process::{self, CommandSpec},
 };
 use serde_json::json;
@@ -89,7 +89,7 @@ impl Inner {
             etc: Some(self.dirs.etc_of(&sandbox.id)).filter(|_| sandbox.is_ours()),
             ..CommandSpec::default()
         };
-        let mut child = process::spawn_with(&netns, &spec, streams).map_err(unavailable)?;
+        let mut child = process::spawn_with(&netns, &spec, streams).map_err(|error| cannot_start(&sandbox.command, &error))?;
         let pid = i32::try_from(child.id()).map_err(unavailable)?;
         let noted = self.note_process(id, pid);
         if noted.is_err() {
@@ -201,4 +201,10 @@ impl Inner {
             drop(Netns::unpin(&pin).inspect_err(|error| tracing::warn!(%error, "a namespace stays pinned")));
         }
     }
+}
+
+/// As a shell tells what is not there from what cannot be run.
+fn cannot_start(command: &[String], error: &SetupError) -> ControlError {
+    let code = if error.cause.kind() == std::io::ErrorKind::NotFound { Code::CommandNotFound } else { Code::CannotExecute };
+    ControlError::new(code, command.first().map_or("", String::as_str), error.to_string())
 }
