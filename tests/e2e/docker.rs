@@ -216,6 +216,14 @@ fn refusals() {
     let seen = docker.run("network inspect opts").json();
     assert_eq!((&seen[0]["Internal"], &seen[0]["Attachable"], &seen[0]["Options"]["com.docker.network.driver.mtu"]), (&json!(true), &json!(true), &json!("1400")));
     assert!(docker.run("run --rm --network opts host ip link show eth0").ok().contains("mtu 1400"));
+    // Docker 28: without IPv4, or with nothing left.
+    assert!(docker.run("network create --ipv4=false nothing").fails().contains("IPv4 or IPv6 must be enabled"));
+    assert!(docker.run("network create --ipv4=false --ipv6 --subnet 10.66.0.0/24 both").fails().contains("10.66.0.0/24 is of IPv4"));
+    docker.run("network create --ipv4=false --ipv6 six").ok();
+    let seen = docker.run("network inspect six").json();
+    assert_eq!((&seen[0]["EnableIPv4"], &seen[0]["EnableIPv6"], seen[0]["IPAM"]["Config"].as_array().map(Vec::len)), (&json!(false), &json!(true), Some(1)));
+    assert_eq!(docker.args(&["run", "--rm", "--network", "six", "host", "sh", "-c", "ip -o -4 addr show eth0 | wc -l; ip -o -6 addr show eth0 scope global | wc -l"]).ok(), "0\n1\n");
+    assert_eq!(docker.0.weft("network create --ipv4=false --ipv6 own --dry-run").json()["pools"].as_array().map(Vec::len), Some(1));
 }
 
 fn publishing() {

@@ -117,6 +117,8 @@ impl Network {
             l2: self.l2,
             no_ipam: self.pools.is_empty(),
             ipv6: self.pools.iter().any(|pool| pool.subnet.is_ipv6()),
+            // Its subnets say it.
+            no_ipv4: false,
             masquerade: Some(self.masquerade),
             nat: self.nat,
             nat_source: self.nat_source.clone(),

@@ -119,6 +119,7 @@ fn create_request(arguments: NetworkCreateArguments) -> Result<NetworkCreate, Co
         l2: arguments.l2,
         no_ipam,
         ipv6: arguments.ipv6,
+        no_ipv4: !arguments.ipv4,
         nat: arguments.nat,
         nat_source: arguments.nat_source,
         nat_prefix: arguments.nat_prefix,

@@ -55,6 +55,9 @@ pub struct NetworkCreate {
     /// An IPv6 subnet too; a unique local one (RFC 4193) unless `subnets` has one.
     #[serde(default)]
     pub ipv6: bool,
+    /// No IPv4 subnet where none is named; wants `ipv6`, or a subnet of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_ipv4: bool,
     /// Whether its sandboxes may open flows to the outside; they may unless told otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masquerade: Option<bool>,

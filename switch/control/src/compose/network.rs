@@ -38,8 +38,9 @@ pub(super) fn read(project: &str, key: &str, node: &Node<'_>) -> Result<Declared
     request.ipv6 = node.flag("enable_ipv6")?;
     request.labels = node.pairs("labels", &['='])?.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
     ipam(&mut request, &node.get("ipam"))?;
-    if node.parsed("enable_ipv4", "true or false")? == Some(false) && !request.no_ipam {
-        return Err(node.get("enable_ipv4").wrong("a network without IPv4 has no addresses at all: say ipam: {driver: \"null\"}"));
+    request.no_ipv4 = node.parsed("enable_ipv4", "true or false")? == Some(false);
+    if !request.no_ipam {
+        request.check_families().map_err(|error| node.get("enable_ipv4").wrong(&error.to_string()))?;
     }
     let options: BTreeMap<_, _> = node.pairs("driver_opts", &['='])?.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
     DriverOptions::parse(&options).map_err(|error| node.get("driver_opts").wrong(&error.to_string()))?.apply(&mut request);

@@ -100,6 +100,7 @@ fn what_is_not_understood_is_named_by_its_path() {
         ("services: {a: {command: x, restart: sometimes}}", ["services.a.restart", "sometimes"]),
         ("services: {a: {command: x}}\nnetworks: {n: {driver_opts: {what: 1}}}", ["networks.n.driver_opts", "what"]),
         ("services: {a: {command: x}}\nnetworks: {n: {ipam: {config: [{gateway: 10.0.0.1}]}}}", ["networks.n.ipam.config[0]", "subnet"]),
+        ("services: {a: {command: x}}\nnetworks: {n: {enable_ipv4: false}}", ["networks.n.enable_ipv4", "IPv4 or IPv6 must be enabled"]),
         ("services: {a: {command: x, networks: {n: {ipv4_address: ten}}}}\nnetworks: {n: {}}", ["services.a.networks.n.ipv4_address", "ten"]),
         ("services: {a: {command: x, container_name: b}, b: {command: x}}", ["services.b", "twice"]),
         ("name: No Good\nservices: {a: {command: x}}", ["name", "No Good"]),

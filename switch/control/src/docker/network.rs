@@ -78,9 +78,6 @@ pub fn network_request(body: Value) -> Result<NetworkRequest> {
         "global" => Some(true),
         other => return Err(bad(format!("weft has no networks of scope {other:?}: there are local and global"))),
     };
-    if create.enable_ipv4 == Some(false) && create.ipam.driver != "null" {
-        return Err(bad("weft does not support a network without IPv4: use --ipam-driver null for one without addresses"));
-    }
     let no_ipam = match create.ipam.driver.as_str() {
         "" | "default" => false,
         "null" => true,
@@ -103,6 +100,7 @@ pub fn network_request(body: Value) -> Result<NetworkRequest> {
         global,
         no_ipam,
         ipv6: create.enable_ipv6,
+        no_ipv4: create.enable_ipv4 == Some(false),
         labels: create.labels,
         attachable: create.attachable,
         ingress: create.ingress,

@@ -76,7 +76,7 @@ impl Model {
     fn configured(&self, request: &NetworkCreate) -> Result<Option<NetworkCreate>> {
         let Some(from) = &request.config_from else { return Ok(None) };
         let config = self.config(from).ok_or_else(|| ControlError::new(Code::NotFound, from, format!("configuration network {from:?} not found")))?;
-        let says = !request.subnets.is_empty() || !request.gateways.is_empty() || request.ip_range.is_some() || !request.aux_addresses.is_empty() || !request.options.is_empty() || request.ipv6 || request.no_ipam;
+        let says = !request.subnets.is_empty() || !request.gateways.is_empty() || request.ip_range.is_some() || !request.aux_addresses.is_empty() || !request.options.is_empty() || request.ipv6 || request.no_ipv4 || request.no_ipam;
         if says {
             return Err(ControlError::new(Code::Invalid, from, "user specified configurations are not supported if the network depends on a configuration network"));
         }
@@ -113,8 +113,8 @@ impl Model {
 
 /// What a network of any driver has.
 fn driverless(request: &NetworkCreate) -> NetworkCreate {
-    let NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, mtu, ifname_prefix, .. } = request.clone();
-    NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, mtu, ifname_prefix, ..NetworkCreate::default() }
+    let NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, no_ipv4, mtu, ifname_prefix, .. } = request.clone();
+    NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, no_ipv4, mtu, ifname_prefix, ..NetworkCreate::default() }
 }
 
 #[cfg(test)]

@@ -9,6 +9,23 @@ use crate::{
     ipam,
 };
 
+impl NetworkCreate {
+    /// # Errors
+    /// When no family is left, or one is both named and left out.
+    pub(crate) fn check_families(&self) -> Result<()> {
+        if !self.no_ipv4 {
+            return Ok(());
+        }
+        let refused = |message: String| ControlError::new(Code::Invalid, &self.name, message);
+        match self.subnets.iter().find(|subnet| subnet.is_ipv4()) {
+            Some(subnet) => Err(refused(format!("subnet {subnet} is of IPv4, which the network is to be without")).hint("leave one of the two out")),
+            // Docker's words.
+            None if !self.ipv6 && self.subnets.is_empty() => Err(refused("IPv4 or IPv6 must be enabled".into()).hint("add --ipv6; a network without addresses is one with --ipam-driver null")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Model {
     pub(super) fn pools_of(&self, request: &NetworkCreate, id: &str) -> Result<Vec<Pool>> {
         let mut subnets = request.subnets.clone();
@@ -19,7 +36,8 @@ impl Model {
                 None => Ok(Vec::new()),
             };
         }
-        if subnets.is_empty() {
+        request.check_families()?;
+        if subnets.is_empty() && !request.no_ipv4 {
             let free = |pool: &IpNetwork| self.overlapping(*pool).is_none();
             let free = if request.global == Some(true) { ipam::global_pools().find(free) } else { self.defaults.subnets(true).find(free) };
             subnets.push(free.ok_or_else(|| ControlError::new(Code::Exhausted, &request.name, "all predefined address pools have been fully subnetted").hint("give --subnet"))?);
@@ -107,5 +125,23 @@ mod tests {
         let mut model = model_with(net("172.17.0.0/16"));
         model.create_network(&NetworkCreate { name: "second".into(), ..NetworkCreate::default() }, id(9)).unwrap();
         assert_eq!(model.network("second").unwrap().pools[0].subnet.to_string(), "172.18.0.0/16");
+    }
+
+    #[test]
+    fn a_network_without_ipv4_wants_ipv6() {
+        let mut model = crate::Model::default();
+        let without = |subnets: &[&str], ipv6| NetworkCreate { name: "n".into(), no_ipv4: true, ipv6, subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(), ..NetworkCreate::default() };
+        for (request, why) in [(without(&[], false), "IPv4 or IPv6 must be enabled"), (without(&["10.9.0.0/24"], true), "subnet 10.9.0.0/24 is of IPv4")] {
+            let error = model.create_network(&request, id(1)).unwrap_err();
+            assert!(error.code == Code::Invalid && error.message.contains(why), "{error}");
+        }
+        for (number, request) in [(2, without(&[], true)), (3, without(&["fd09::/64"], false))] {
+            let id = model.create_network(&NetworkCreate { name: format!("n{number}"), ..request }, id(number)).unwrap();
+            let pools = &model.network(&id).unwrap().pools;
+            assert!(pools.len() == 1 && pools[0].subnet.is_ipv6(), "{pools:?}");
+        }
+        // IPv4 can still come to it.
+        let both = model.network("n3").unwrap().patched(&serde_json::json!({ "subnets": ["10.9.0.0/24", "fd09::/64"] })).unwrap();
+        assert_eq!(model.edit_network("n3", &both).unwrap().after.pools.len(), 2);
     }
 }

@@ -98,6 +98,9 @@ pub(crate) struct NetworkCreateArguments {
     /// bridge, transparent or hub
     #[arg(long, value_parser = parse_l2, default_value = "bridge")]
     pub(crate) l2: L2,
+    /// --ipv4=false: without IPv4; wants --ipv6, or a subnet of it
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false", hide_default_value = true, hide_possible_values = true)]
+    pub(crate) ipv4: bool,
     /// With IPv6; a private /64 unless --subnet gives one
     #[arg(long)]
     pub(crate) ipv6: bool,

@@ -205,7 +205,7 @@ fn predefined_view(inner: &Inner, mode: &Predefined, with_members: bool) -> Valu
 
 /// A configuration of networks: as it was asked for, with a driver of nothing.
 fn config_view(config: &ConfigNetwork) -> Value {
-    let NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, labels, options, .. } = &config.request;
+    let NetworkCreate { name, subnets, gateways, ip_range, aux_addresses, no_ipam, ipv6, no_ipv4, labels, options, .. } = &config.request;
     let pool = |subnet: &IpNetwork| {
         let mut pool = Map::from_iter([("Subnet".to_owned(), json!(subnet.to_string()))]);
         pool.extend(gateways.iter().find(|gateway| subnet.contains(**gateway)).map(|gateway| ("Gateway".to_owned(), json!(gateway))));
@@ -220,7 +220,7 @@ fn config_view(config: &ConfigNetwork) -> Value {
         "Created": rfc3339(config.created_ns),
         "Scope": "local",
         "Driver": "null",
-        "EnableIPv4": true,
+        "EnableIPv4": !no_ipv4,
         "EnableIPv6": ipv6,
         "IPAM": { "Driver": if *no_ipam { "null" } else { "default" }, "Options": {}, "Config": subnets.iter().map(pool).collect::<Vec<_>>() },
         "Internal": false,
