@@ -36,8 +36,7 @@ enum Wanted {
 impl Wanted {
     fn read(path: &Path) -> Result<Self, ControlError> {
         let text = std::fs::read_to_string(path).map_err(|error| unavailable(format!("cannot read {}: {error}", path.display())))?;
-        let is_compose = path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
-        let read = if is_compose { compose(path, &text).map(Self::Compose) } else { UpFile::parse(&text).map(Self::File) };
+        let read = if is_compose(path) { compose(path, &text).map(Self::Compose) } else { UpFile::parse(&text).map(Self::File) };
         read.map_err(|error| invalid(&path.to_string_lossy(), format!("{}: {error}", path.display())))
     }
 
@@ -66,6 +65,11 @@ impl Wanted {
             Self::Compose(project) => project.services.iter().try_for_each(|service| runtime.start_service(service)),
         }
     }
+}
+
+/// As its name says.
+pub(crate) fn is_compose(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml")
 }
 
 fn compose(path: &Path, text: &str) -> Result<Project, String> {
@@ -131,7 +135,7 @@ fn show(file: &Wanted, runtime: &Runtime, place: &Place, rootless: bool) {
     for network in file.networks() {
         let Ok(network) = inner.model.network(network) else { continue };
         let pools: Vec<_> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
-        print(&format!("  network {} {} ({:?}, MTU {})", network.name, pools.join(" "), network.l2, network.mtu).to_lowercase());
+        print(&format!("  network {} {} ({}, mtu {})", network.name, pools.join(" "), kind_of(network), network.mtu));
         for (sandbox, endpoint) in inner.model.members(&network.id) {
             let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
             print(&format!("    +-- {} {} ({})  {}  {}", sandbox.name, endpoint.ifname, endpoint.kind, endpoint.mac, addresses.join(" ")));
@@ -152,6 +156,20 @@ fn show(file: &Wanted, runtime: &Runtime, place: &Place, rootless: bool) {
         print(&format!("  weft capture {second} -c 10"));
         print("  weft stats");
     }
+}
+
+/// The driver, where it is not the usual one, and how frames are forwarded, where that is not the driver's usual way.
+fn kind_of(network: &Network) -> String {
+    let l2 = format!("{:?}", network.l2).to_lowercase();
+    let mut words = Vec::new();
+    if network.driver != "bridge" {
+        words.push(network.driver.clone());
+    }
+    words.extend(network.parent().map(|parent| format!("on {parent}")));
+    if words.is_empty() || network.l2 != L2::Bridge {
+        words.push(l2);
+    }
+    words.join(" ")
 }
 
 /// A sandbox's name where that is answered, else its address.

@@ -129,6 +129,12 @@ fn wrong_file() {
     std::fs::write(&file, "[[network]]\nname = \"lab\"\nsubmet = \"10.0.0.0/24\"\n").expect("write");
     let error = lab.weft(&format!("up {}", file.display())).fails();
     assert!(error.contains("line 3") && error.contains("submet") && error.contains("bad.toml"), "{error}");
+    let compose = lab.dir().join("compose.yml");
+    std::fs::write(&compose, "services:\n  web:\n    image: host\n").expect("write");
+    for verb in ["diff", "apply"] {
+        let said = lab.weft(&format!("config {verb} {}", compose.display())).fails();
+        assert!(said.contains("is a compose file") && said.contains("`weft up ") && said.contains("docker compose -f"), "{said}");
+    }
     assert!(lab.weft("up /no/such/file").fails().contains("/no/such/file"));
 }
 

@@ -148,6 +148,10 @@ fn published() {
     // The uplink is a port like others.
     let ports = world.lab.weft("port ls").ok();
     assert!(ports.lines().any(|line| line.starts_with("uplink:eth1") && line.contains("192.0.2.9/24")), "{ports}");
+    for line in ["link set uplink:eth1 mtu 1400", "port move uplink:eth1 1"] {
+        let said = world.lab.weft(line).fails();
+        assert!(said.contains("uplink:eth1 is the uplink's own port") && said.contains("ip link"), "{line}: {said}");
+    }
     let capture = world.lab.dir().join("uplink");
     let running = world.lab.weft_command().args(["capture", "uplink", "-c", "2"]).stdout(std::fs::File::create(&capture).expect("a file")).spawn().expect("weft capture");
     let running = Background(running);

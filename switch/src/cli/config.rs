@@ -34,6 +34,10 @@ pub(super) fn run(action: &ConfigAction, place: &Place) -> End {
         ConfigAction::Diff { file, json } => (file, *json, true),
         ConfigAction::Apply { file, json } => (file, *json, false),
     };
+    if crate::up::is_compose(file) {
+        return Err(invalid(&file.to_string_lossy(), format!("{0} is a compose file: `weft config` takes files of `weft up` (TOML) and of daemons", file.display()))
+            .hint(format!("`weft up {0}` runs it in a switch of its own; `docker compose -f {0} up -d` at this daemon's socket", file.display())));
+    }
     let text = std::fs::read_to_string(file).map_err(|error| unavailable(format!("cannot read {}: {error}", file.display())))?;
     let (desired, notices) = config::desired(&text).map_err(|error| invalid(&file.to_string_lossy(), format!("{}: {error}", file.display())))?;
     notices.iter().for_each(|notice| eprintln!("weft: {}: {}", file.display(), super::clean(notice)));

@@ -242,6 +242,7 @@ impl Inner {
 
     /// Changes a port: checked whole, then done, then saved.
     pub(crate) fn patch_port(&mut self, name: &str, patch: &PortPatch) -> Result<()> {
+        self.check_is_not_the_uplink(name)?;
         let (sandbox, endpoint) = self.model.port(name)?;
         let (sandbox_id, mut endpoint) = (sandbox.id.clone(), endpoint.clone());
         let port = self.port_id(&endpoint)?;
@@ -294,6 +295,7 @@ impl Inner {
 
     /// Moves the device behind a port to another namespace: the port, and what was learned, stay.
     pub(crate) fn move_port(&mut self, name: &str, request: &PortMove) -> Result<Sandbox> {
+        self.check_is_not_the_uplink(name)?;
         let (sandbox, endpoint) = self.model.port(name)?;
         let (sandbox, endpoint) = (sandbox.clone(), endpoint.clone());
         if endpoint.kind == EndpointKind::Device {

@@ -101,6 +101,15 @@ impl Inner {
         uplink.open.map(|device| Some(device.port)).ok_or_else(|| unavailable(format!("the device of {} is gone", uplink.port_name())))
     }
 
+    /// Only ports of sandboxes are changed.
+    pub(super) fn check_is_not_the_uplink(&self, name: &str) -> Result<()> {
+        match self.uplink.as_ref().map(LiveUplink::port_name).filter(|own| own == name) {
+            Some(own) => Err(ControlError::new(Code::Invalid, name, format!("{own} is the uplink's own port: only ports of sandboxes are changed"))
+                .hint("change the device on the host, with `ip link`; what leaves by it is said with --uplink when the daemon starts")),
+            None => Ok(()),
+        }
+    }
+
     /// The uplink's device was removed: nothing leaves until there is one of that name again.
     pub(super) fn uplink_gone(&mut self) {
         let Some(uplink) = &mut self.uplink else { return };
