@@ -1,5 +1,7 @@
 //! `weft up FILE`: a switch in the foreground, with networks and sandboxes from a file, or services from a compose file.
 
+mod own;
+
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -19,7 +21,7 @@ use weft_control::{
 use crate::{
     cli::{Place, daemon, invalid, print, unavailable},
     client::Client,
-    control::{Daemon, DaemonConfig, Runtime},
+    control::{self, Daemon, DaemonConfig, Runtime},
     dirs::Dirs,
 };
 
@@ -92,12 +94,14 @@ pub(crate) fn run(path: &Path, check: bool, limit: Duration) -> End {
         Wanted::Compose(_) => (UplinkSpec::Sockets, None),
     };
     daemon::start_logging(std::env::var("WEFT_LOG").ok().as_deref())?;
+    own::clear_dead();
     // A switch of its own, beside whatever daemon runs: its files go with it.
-    let own = std::env::temp_dir().join(format!("weft-up-{}", std::process::id()));
-    let place = Place { client: Client::new(own.join("api.sock")), dirs: Dirs::new(Some(&own)) };
+    let mut own = own::Own::make().map_err(unavailable)?;
+    let place = place(&own.path);
     let rootless = daemon::prepare(&place, false).map_err(unavailable)?;
+    own.lock().map_err(unavailable)?;
     let config = DaemonConfig { uplink, default_network, ..DaemonConfig::new(place.dirs.clone(), rootless) };
-    let result = daemon::block_on(async {
+    daemon::block_on(async {
         let daemon = Daemon::start(config).await.map_err(unavailable)?;
         let runtime = daemon.runtime.clone();
         let made = file.make(&runtime);
@@ -107,9 +111,19 @@ pub(crate) fn run(path: &Path, check: bool, limit: Duration) -> End {
         };
         daemon.stop(true);
         end
-    });
-    drop(std::fs::remove_dir_all(&own));
-    result
+    })
+}
+
+fn place(directory: &Path) -> Place {
+    Place { client: Client::new(directory.join("api.sock")), dirs: Dirs::new(Some(directory)) }
+}
+
+/// Removes what a `weft up` that was killed had in `directory`, but for the directory itself.
+pub(crate) fn clear(directory: &Path) -> End {
+    daemon::start_logging(std::env::var("WEFT_LOG").ok().as_deref())?;
+    let place = place(directory);
+    let rootless = daemon::prepare(&place, false).map_err(unavailable)?;
+    daemon::block_on(async { control::clear(DaemonConfig::new(place.dirs.clone(), rootless)).map(|()| 0).map_err(unavailable) })
 }
 
 async fn show_or_check(file: &Wanted, runtime: &Runtime, place: &Place, check: Option<Duration>, rootless: bool) -> End {

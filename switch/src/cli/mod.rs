@@ -99,7 +99,10 @@ pub(crate) fn main() -> ExitCode {
 fn run(arguments: Arguments, place: &Place) -> End {
     match arguments.noun {
         Noun::Daemon(daemon) => daemon::run(&daemon, &arguments.host, place),
-        Noun::Up(arguments) => crate::up::run(&arguments.file, arguments.check, std::time::Duration::from_secs(arguments.timeout)),
+        Noun::Up(arguments) => match (arguments.file, arguments.clear) {
+            (_, Some(directory)) => crate::up::clear(&directory),
+            (file, None) => crate::up::run(&file.unwrap_or_default(), arguments.check, std::time::Duration::from_secs(arguments.timeout)),
+        },
         Noun::Network { action } => network::run(action, place),
         Noun::Config { action } => config::run(&action, place),
         Noun::Node { action } => cluster::node(&action, place),

@@ -137,6 +137,7 @@ enum Bound {
 }
 
 /// Sockets in the file system, removed when dropped.
+#[derive(Default)]
 pub(crate) struct Files(Vec<PathBuf>);
 
 impl Drop for Files {

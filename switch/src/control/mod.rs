@@ -27,4 +27,4 @@ mod vips;
 
 pub(crate) use cluster::ClusterConfig;
 pub(crate) use runtime::Runtime;
-pub(crate) use serve::{Daemon, DaemonConfig};
+pub(crate) use serve::{Daemon, DaemonConfig, clear};

@@ -83,11 +83,17 @@ pub(crate) struct Daemon {
 /// How often namespaces of others are looked at, when there are any.
 const SWEEP: Duration = Duration::from_millis(500);
 
-impl Daemon {
-    /// Starts everything; requests are answered as soon as the runtime is driven.
-    pub(crate) async fn start(config: DaemonConfig) -> Result<Self, String> {
-        config.dirs.create().map_err(|error| format!("cannot create {}: {error}", config.dirs.run.display()))?;
-        let doors = Doors::open(&config.hosts, &config.dirs.socket(), config.tls.as_ref())?;
+/// The switch and what it is told, with what a daemon before it left.
+struct Engine {
+    runtime: Runtime,
+    dataplane: DataPlane,
+    thread: JoinHandle<()>,
+    events: mpsc::Receiver<LoopEvent>,
+    watched: mpsc::UnboundedReceiver<(String, Process)>,
+}
+
+impl Engine {
+    fn start(config: &DaemonConfig) -> Result<Self, String> {
         let (loop_events, events) = mpsc::channel(4096);
         // Hashes, external ports and identifiers follow from it.
         let seed = random().map(u64::from_ne_bytes).map_err(|error| error.to_string())?;
@@ -95,6 +101,24 @@ impl Daemon {
         let (dataplane, thread) = DataPlane::start(loop_config, loop_events).map_err(|error| format!("cannot start the data plane: {error}"))?;
         let (watch, watched) = mpsc::unbounded_channel();
         let runtime = Runtime::start(config.dirs.clone(), dataplane.clone(), config.rootless, (&config.uplink, config.vxlan_port), &config.dns, config.defaults.clone(), watch)?;
+        Ok(Self { runtime, dataplane, thread, events, watched })
+    }
+}
+
+/// Removes what a daemon that was killed has left; none is to run there. Nothing is answered and nothing started meanwhile.
+pub(crate) fn clear(config: DaemonConfig) -> Result<(), String> {
+    config.dirs.create().map_err(|error| format!("cannot create {}: {error}", config.dirs.run.display()))?;
+    let Engine { runtime, dataplane, thread, .. } = Engine::start(&config)?;
+    Daemon { runtime, config, dataplane, thread, _sockets: Files::default() }.stop(true);
+    Ok(())
+}
+
+impl Daemon {
+    /// Starts everything; requests are answered as soon as the runtime is driven.
+    pub(crate) async fn start(config: DaemonConfig) -> Result<Self, String> {
+        config.dirs.create().map_err(|error| format!("cannot create {}: {error}", config.dirs.run.display()))?;
+        let doors = Doors::open(&config.hosts, &config.dirs.socket(), config.tls.as_ref())?;
+        let Engine { runtime, dataplane, thread, events, watched } = Engine::start(&config)?;
         runtime.lock().labels.clone_from(&config.labels);
         if let Some(wanted) = &config.default_network {
             runtime.lock().set_default_network(wanted).map_err(|error| error.to_string())?;

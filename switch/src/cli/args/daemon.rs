@@ -108,7 +108,11 @@ pub(crate) enum NodeAction {
 #[derive(Debug, Args)]
 pub(crate) struct UpArguments {
     /// TOML as examples/quickstart.toml, or a compose file (.yml, .yaml)
-    pub(crate) file: PathBuf,
+    #[arg(required_unless_present = "clear")]
+    pub(crate) file: Option<PathBuf>,
+    /// Remove what one that was killed had in this directory; the next `weft up` does it by itself
+    #[arg(long, value_name = "DIRECTORY", hide = true, conflicts_with = "file")]
+    pub(crate) clear: Option<PathBuf>,
     /// Prove that it works, then end: 0 when it does, 1 with what failed
     #[arg(long)]
     pub(crate) check: bool,
