@@ -52,6 +52,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::a_node_without_root", &[NEEDS, &[Need::Tool("setpriv")]].concat(), reach::rootless),
         test("cluster::internal_and_own_networks", NEEDS, internal_and_own),
         test("cluster::mesh_x5_v17_o7_every_node_answers", MESH, mesh::every_node_answers),
+        test("cluster::mesh_x5_races_have_one_winner", MESH, mesh::races),
         test("cluster::mesh_x5_the_dead_leave", MESH, mesh::the_dead_leave),
         test("cluster::mesh_x5_datagrams_and_ipv6", MESH, mesh::datagrams_and_ipv6),
         test("cluster::mesh_x5_a_port_that_is_taken_on_one_node", MESH, mesh::a_port_that_is_taken_on_one_node),

@@ -2,7 +2,7 @@
 //!
 //! A replica is a sandbox in the cluster's ingress network that publishes a port without naming an address of the host. Its
 //! service is the first one it joined with `--vip`, else its first alias there, else itself; all that say the same serve
-//! together. Which service has a port is what endpoints in the store say, and of two at once only one gets in there.
+//! together. Which service has a port is a claim in the store (`cluster/mesh.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +32,33 @@ pub struct MeshPort {
     pub port: u16,
     /// The port of the replica.
     pub target: u16,
+}
+
+impl MeshPort {
+    /// What the cluster is asked for.
+    #[must_use]
+    pub fn claim(&self) -> MeshClaim {
+        MeshClaim { protocol: self.protocol, port: self.port, service: self.service.clone() }
+    }
+}
+
+/// Whose a port of all nodes is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MeshClaim {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// The service.
+    pub service: String,
+}
+
+impl MeshClaim {
+    /// The port, as `tcp/8080`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.protocol, self.port)
+    }
 }
 
 /// Who has a port of all nodes.
@@ -95,37 +122,43 @@ impl Model {
         meshed.map(|published| MeshPort { service: service.clone(), protocol: published.protocol, port: published.host_port, target: published.port }).collect()
     }
 
-    /// Ports of all nodes, with who answers for them. Where two services came to one port (of parts of a cluster that could
-    /// not hear each other), all nodes give it to the same.
+    /// Ports of all nodes, with who answers for them: nobody while all replicas are down. Where two services came to one port (one
+    /// while the other's node could not be heard), it is that one's which has the claim; all nodes see the same.
     #[must_use]
     pub fn mesh_services(&self) -> MeshServices {
         let Some(network) = self.mesh_network() else { return BTreeMap::new() };
         let ends = |addresses: &[IpNetwork]| addresses.iter().map(IpNetwork::ip).collect::<Vec<_>>();
-        let here = self.members(&network.id).filter(|(_, endpoint)| endpoint.up).map(|(sandbox, endpoint)| {
+        let here = self.members(&network.id).map(|(sandbox, endpoint)| {
             let replica = MeshReplica { addresses: ends(&endpoint.addresses), mac: endpoint.mac.clone(), target: 0, sandbox: sandbox.name.clone(), node: None };
-            (self.mesh_ports(sandbox, endpoint), replica)
+            (self.mesh_ports(sandbox, endpoint), endpoint.up, replica)
         });
-        let elsewhere = self.remote_members(&network.id).filter(|(_, endpoint)| endpoint.up).map(|(_, endpoint)| {
+        let elsewhere = self.remote_members(&network.id).map(|(_, endpoint)| {
             let replica = MeshReplica { addresses: ends(&endpoint.addresses), mac: endpoint.mac.clone(), target: 0, sandbox: endpoint.name.clone(), node: Some(endpoint.node.clone()) };
-            (endpoint.mesh.clone(), replica)
+            (endpoint.mesh.clone(), endpoint.up, replica)
         });
-        let mut services = MeshServices::new();
-        for (ports, replica) in here.chain(elsewhere) {
+        // Who has no claim counts where nobody has one.
+        let rank = |port: &MeshPort| (self.elsewhere.mesh.get(&port.claim().id()) != Some(&port.claim()), port.service.clone());
+        let mut services = BTreeMap::<_, ((bool, String), MeshService)>::new();
+        for (ports, is_up, replica) in here.chain(elsewhere) {
             for port in ports {
-                let service = services.entry((port.protocol, port.port)).or_default();
-                if service.name.is_empty() || port.service < service.name {
-                    *service = MeshService { name: port.service.clone(), replicas: Vec::new() };
+                let rank = rank(&port);
+                let new = || (rank.clone(), MeshService { name: port.service.clone(), replicas: Vec::new() });
+                let (held, service) = services.entry((port.protocol, port.port)).or_insert_with(new);
+                if rank < *held {
+                    (*held, *service) = new();
                 }
-                if service.name == port.service {
+                if is_up && service.name == port.service {
                     service.replicas.push(MeshReplica { target: port.target, ..replica.clone() });
                 }
             }
         }
-        services.values_mut().for_each(|service| service.replicas.sort());
-        services
+        services.into_iter().map(|(port, (_, mut service))| {
+            service.replicas.sort();
+            (port, service)
+        }).collect()
     }
 
-    /// Sandboxes here whose port another service has, which came to it at the same time: with that service.
+    /// Sandboxes here whose port another service took while this node could not be heard: with that service.
     #[must_use]
     pub fn mesh_latecomers(&self, services: &MeshServices) -> BTreeMap<(String, MeshPort), String> {
         let Some(network) = self.mesh_network() else { return BTreeMap::new() };

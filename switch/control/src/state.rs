@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cluster::{Elsewhere, Node, RemoteEndpoint},
+    mesh::MeshClaim,
     model::{ConfigNetwork, Model, Network, Sandbox},
 };
 
@@ -40,6 +41,8 @@ struct Change<'a> {
     nodes: BTreeMap<Cow<'a, str>, Option<Cow<'a, Node>>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     remote_endpoints: BTreeMap<Cow<'a, str>, Option<Cow<'a, RemoteEndpoint>>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    mesh_claims: BTreeMap<Cow<'a, str>, Option<Cow<'a, MeshClaim>>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -49,13 +52,14 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn between(old: &'a Model, new: &'a Model) -> Self {
         // Whoever adds a field has to say how it is saved, if it is.
-        let Model { networks, sandboxes, routes, configs, elsewhere: Elsewhere { nodes, endpoints }, defaults: _, index: _ } = new;
+        let Model { networks, sandboxes, routes, configs, elsewhere: Elsewhere { nodes, endpoints, mesh }, defaults: _, index: _ } = new;
         let mut change = Self {
             networks: changed(&old.networks, networks),
             sandboxes: changed(&old.sandboxes, sandboxes),
             configs: changed(&old.configs, configs),
             nodes: changed(&old.elsewhere.nodes, nodes),
             remote_endpoints: changed(&old.elsewhere.endpoints, endpoints),
+            mesh_claims: changed(&old.elsewhere.mesh, mesh),
             ..Self::default()
         };
         for item in old.routes.diff(routes) {
@@ -68,8 +72,8 @@ impl<'a> Change<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        let Self { networks, sandboxes, configs, nodes, remote_endpoints, routes, no_routes } = self;
-        networks.is_empty() && sandboxes.is_empty() && configs.is_empty() && nodes.is_empty() && remote_endpoints.is_empty() && routes.is_empty() && no_routes.is_empty()
+        let Self { networks, sandboxes, configs, nodes, remote_endpoints, mesh_claims, routes, no_routes } = self;
+        networks.is_empty() && sandboxes.is_empty() && configs.is_empty() && nodes.is_empty() && remote_endpoints.is_empty() && mesh_claims.is_empty() && routes.is_empty() && no_routes.is_empty()
     }
 
     fn apply(self, model: &mut Model) {
@@ -78,6 +82,7 @@ impl<'a> Change<'a> {
         apply(self.configs, &mut model.configs);
         apply(self.nodes, &mut model.elsewhere.nodes);
         apply(self.remote_endpoints, &mut model.elsewhere.endpoints);
+        apply(self.mesh_claims, &mut model.elsewhere.mesh);
         for pair in self.no_routes {
             model.routes.remove(&pair);
         }

@@ -74,7 +74,8 @@ impl Inner {
             self.mesh.told = config;
         }
         self.tell_latecomers(self.model.mesh_latecomers(&services));
-        let services = if self.mesh.told.is_some() { services } else { BTreeMap::new() };
+        let mut services = if self.mesh.told.is_some() { services } else { BTreeMap::new() };
+        services.retain(|_, service| !service.replicas.is_empty());
         self.close_idle_listeners(&services)?;
         self.mesh.refused.retain(|port, _| services.contains_key(port));
         for (port, service) in &services {
@@ -83,11 +84,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Of two services that come to a port at once one gets it; the sandboxes of the other run, and should not do so in silence.
+    /// While this node could not be heard another service took the port: the sandboxes run on, and should not do so in silence.
+    /// When that service ends, the port is asked for again.
     fn tell_latecomers(&mut self, late: BTreeMap<(String, MeshPort), String>) {
         for ((sandbox, port), other) in late.iter().filter(|(key, _)| !self.mesh.late.contains_key(*key)) {
             tracing::warn!(sandbox, port = port.port, protocol = %port.protocol, "service {other} came to this port of the mesh first: it does not lead to this sandbox");
             self.event("mesh refused", json!({ "sandbox": sandbox, "service": port.service, "port": port.port, "protocol": port.protocol, "why": format!("service {other} has it") }));
+        }
+        if self.mesh.late.keys().any(|key| !late.contains_key(key)) {
+            self.compare_again();
         }
         self.mesh.late = late;
     }

@@ -22,7 +22,10 @@ use weft_control::{
     publish::{self, PublishRequest},
 };
 
-use super::runtime::{Inner, unavailable};
+use super::{
+    cluster::{TRIES, busy},
+    runtime::{Inner, unavailable},
+};
 use crate::uplink::{UplinkCommand, UplinkReply, UplinkState};
 
 /// A published port and what carries it.
@@ -144,6 +147,18 @@ impl Inner {
         for spec in specs {
             requests.extend(publish::parse(spec)?);
         }
+        for _ in 0..TRIES {
+            let Some(made) = self.try_publish(sandbox, &requests)? else { continue };
+            self.warn_if_crowded(&made);
+            let published = made.iter().map(|live| live.published.clone()).collect();
+            self.live.entry(sandbox.id.clone()).or_default().extend(made);
+            return Ok(published);
+        }
+        Err(busy(&sandbox.name))
+    }
+
+    /// Nothing when another node was quicker with a port of the mesh: another one is to be chosen, or it is refused by name.
+    fn try_publish(&mut self, sandbox: &Sandbox, requests: &[PublishRequest]) -> Result<Option<Vec<Live>>> {
         let mut made: Vec<Live> = Vec::new();
         let mut publishing = sandbox.clone();
         let all = requests.iter().try_for_each(|request| {
@@ -152,14 +167,12 @@ impl Inner {
             made.push(live);
             Ok(())
         });
-        if let Err(error) = all.and_then(|()| self.claim_mesh(&publishing)) {
-            self.close_ways(made);
-            return Err(error);
+        let claimed = all.and_then(|()| self.claim_mesh(&publishing));
+        if let Ok(true) = claimed {
+            return Ok(Some(made));
         }
-        self.warn_if_crowded(&made);
-        let published = made.iter().map(|live| live.published.clone()).collect();
-        self.live.entry(sandbox.id.clone()).or_default().extend(made);
-        Ok(published)
+        self.close_ways(made);
+        claimed.map(|_| None)
     }
 
     /// What is published is no external port for flows from inside, and they need many.
@@ -311,13 +324,22 @@ impl Inner {
     /// `weft publish add`.
     pub(crate) fn add_publish(&mut self, reference: &str, specs: &[String]) -> Result<Vec<Published>> {
         let sandbox = self.model.sandbox(reference)?.clone();
-        let published = self.publish_all(&sandbox, specs)?;
+        let published = match self.publish_all(&sandbox, specs) {
+            Ok(published) => published,
+            Err(error) => {
+                // Of many ports of the mesh some may be in the store.
+                self.announce();
+                return Err(error);
+            }
+        };
         let mut model = self.model.clone();
         if let Some(stored) = model.sandboxes.get_mut(&sandbox.id) {
             stored.publishes.extend(published.iter().cloned());
         }
+        self.reconcile(&mut model);
         if let Err(error) = self.commit(model) {
             self.forget(&sandbox.id, &published);
+            self.announce();
             return Err(error);
         }
         self.event("port publish", json!({ "sandbox": sandbox.name, "ports": published }));

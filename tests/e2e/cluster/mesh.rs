@@ -1,7 +1,7 @@
 //! Services of a whole cluster: ports that each node answers, and virtual addresses that lead to all nodes. SPEC rows: C13,
 //! O7, V17, X5.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, thread};
 
 use weft_tests::{
     ns::{Background, Ns},
@@ -123,6 +123,62 @@ pub(super) fn every_node_answers() {
         eventually("it answers again", || answers(&client, &at(&cluster, node, 8080)));
         eventually("by both", || hits(&client.sh(&curls(20, &at(&cluster, node, 8080))).ok(), from).len() == 2);
     }
+}
+
+/// X5: of services that are started at the same moment for one port, each on a node of its own, one has it; the others are told
+/// whose it is, and leave nothing behind. Those that name no port each get one.
+pub(super) fn races() {
+    let mut cluster = mesh_with(3, "");
+    let client = cluster.fabric.outsider(100);
+    let start_all = |round: usize, port: &str| -> Vec<Ran> {
+        let start = |node: usize| {
+            let (name, cluster) = (format!("r{round}n{node}"), &cluster);
+            move || replica(cluster, node, &name, &["-p", port], WEB)
+        };
+        thread::scope(|scope| (0..3).map(|node| scope.spawn(start(node))).collect::<Vec<_>>().into_iter().map(|thread| thread.join().expect("docker")).collect())
+    };
+    let remove = |round: usize| {
+        for node in 0..3 {
+            cluster.docker(node, &format!("rm -f r{round}n{node}"));
+        }
+    };
+    let claims = || cluster.etcdctl(0, "get --prefix --keys-only /docker/network/v1.0/weft/mesh/").ok().split_whitespace().count();
+    for round in 0..8 {
+        let ran = start_all(round, "8080:80");
+        let winners: Vec<_> = (0..3).filter(|node| ran[*node].code == Some(0)).collect();
+        assert_eq!(winners.len(), 1, "round {round}: {ran:?}");
+        let winner = format!("r{round}n{}", winners[0]);
+        let refused = format!("port '8080' is already in use by service '{winner}' as an ingress port");
+        for node in (0..3).filter(|node| *node != winners[0]) {
+            assert!(ran[node].stderr.contains(&refused), "round {round}: {ran:?}");
+            assert!(!cluster.weft(node, "publish ls").ok().contains(&format!("r{round}n{node}")), "nothing of it is left");
+        }
+        assert_eq!(cluster.members(winners[0], "mesh").iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), [winner.as_str()]);
+        for node in 0..3 {
+            eventually("each leads to it", || hits(&client.sh(&curls(1, &at(&cluster, node, 8080))).stdout, "192.168.88.100").contains_key(&winner));
+        }
+        assert_eq!(claims(), 1);
+        remove(round);
+        eventually("the port is given back", || claims() == 0);
+        for node in 0..3 {
+            eventually("everybody knows", || cluster.weft(node, "publish ls --json").json() == serde_json::json!([]));
+        }
+    }
+    let ran = start_all(8, "80");
+    assert!(ran.iter().all(|ran| ran.code == Some(0)), "{ran:?}");
+    let mut ports: Vec<_> = (0..3).map(|node| cluster.docker(node, &format!("port r8n{node} 80/tcp")).ok().lines().next().map(str::to_owned)).collect();
+    ports.sort();
+    assert_eq!(ports, ["0.0.0.0:30000", "0.0.0.0:30001", "0.0.0.0:30002"].map(|port| Some(port.to_owned())));
+    remove(8);
+    eventually("all are given back", || claims() == 0);
+    // A node that dies keeps its port from others for no longer than its lease.
+    replica(&cluster, 0, "dying", &["-p", "8080:80"], WEB).ok();
+    cluster.fabric.nodes[0].lab.kill_daemon();
+    eventually("the port is free again", || {
+        cluster.docker(1, "rm -f next");
+        replica(&cluster, 1, "next", &["-p", "8080:80"], WEB).code == Some(0)
+    });
+    eventually("it is answered", || answers(&client, &at(&cluster, 2, 8080)));
 }
 
 /// X5: a replica that ends loses no new connection; a node that dies none, but those that were open.

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::error::{Code, ControlError, Result};
+use crate::{
+    error::{Code, ControlError, Result},
+    mesh::MeshClaim,
+};
 
 /// What Docker's nodes used: a path as etcd's old interface showed it, so with a slash in front.
 pub const PREFIX: &str = "docker/network/v1.0";
@@ -23,6 +26,7 @@ pub(super) enum Kind {
     Endpoint,
     Secrets,
     Vip,
+    MeshClaim,
     /// Taken: a name, an address, a number, or a count of changes.
     Claim,
 }
@@ -121,6 +125,11 @@ impl Keys {
         format!("{}/weft/vip/{network}/{service}", self.prefix)
     }
 
+    /// Whose a port of the routing mesh is.
+    pub(super) fn mesh_port(&self, network: &str, claim: &MeshClaim) -> String {
+        format!("{}/weft/mesh/{network}/{}", self.prefix, claim.id())
+    }
+
     /// Which network is the routing mesh's.
     pub(super) fn ingress(&self) -> String {
         format!("{}/weft/ingress", self.prefix)
@@ -135,6 +144,7 @@ impl Keys {
             ["network", _] => Kind::Network,
             ["endpoint", _, _] => Kind::Endpoint,
             ["weft", "vip", _, _] => Kind::Vip,
+            ["weft", "mesh", _, _, _] => Kind::MeshClaim,
             _ => Kind::Claim,
         }
     }
@@ -143,6 +153,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::Protocol;
 
     #[test]
     fn v9_libnetwork_s_layout() {
@@ -152,8 +163,8 @@ mod tests {
         assert_eq!(keys.endpoint("ab", "cd"), "/docker/network/v1.0/endpoint/ab/cd");
         assert_eq!(keys.overlay("ab"), "/docker/network/v1.0/overlay/network/ab");
         assert!(keys.vni(4096).starts_with("/docker/network/v1.0/idm/") && keys.pool("10.0.0.0/24".parse().unwrap()).starts_with("/docker/network/v1.0/ipam/"));
-        let kinds = [keys.node("n"), keys.network("a"), keys.endpoint("a", "b"), keys.vip("a", "web"), keys.overlay("a"), keys.networks_changed(), keys.secrets("a")].map(|key| keys.kind(&key));
-        assert_eq!(kinds, [Kind::Node, Kind::Network, Kind::Endpoint, Kind::Vip, Kind::Claim, Kind::Claim, Kind::Secrets]);
+        let kinds = [keys.node("n"), keys.network("a"), keys.endpoint("a", "b"), keys.vip("a", "web"), keys.mesh_port("a", &MeshClaim { protocol: Protocol::Tcp, port: 80, service: "web".into() }), keys.overlay("a"), keys.networks_changed(), keys.secrets("a")].map(|key| keys.kind(&key));
+        assert_eq!(kinds, [Kind::Node, Kind::Network, Kind::Endpoint, Kind::Vip, Kind::MeshClaim, Kind::Claim, Kind::Claim, Kind::Secrets]);
         for bad in ["", "/", "a//b", "a b"] {
             assert!(Keys::new(bad).unwrap_err().message.contains("--cluster-prefix"));
         }

@@ -183,7 +183,8 @@ impl Member {
             }
             let seen = entry.map_or_else(|| Compare::Absent(entered.clone()), |entry| Compare::Unchanged(entered.clone(), entry.revision));
             let vips: Vec<_> = replica.vips().filter(|vip| vip.network == record.id).flat_map(|vip| self.vip_keys(vip)).collect();
-            let gone = self.network_claims(&record).into_iter().chain(vips).chain([key.clone(), self.keys.overlay(&record.id), self.keys.secrets(&record.id), entered.clone()]).map(|key| Change::Delete { key });
+            let ports: Vec<_> = self.mesh_keys(replica, &record.id).collect();
+            let gone = self.network_claims(&record).into_iter().chain(vips).chain(ports).chain([key.clone(), self.keys.overlay(&record.id), self.keys.secrets(&record.id), entered.clone()]).map(|key| Change::Delete { key });
             let then = gone.chain([put(self.keys.networks_changed(), claim(&record.id), None)]).collect();
             if self.transact(store, replica, Transaction { when: vec![Compare::Present(key.clone()), seen], then })? || store.range(&key)?.entries.is_empty() {
                 return Ok(());
@@ -236,7 +237,7 @@ impl Member {
         let record = EndpointRecord::of(&self.node.name, sandbox, endpoint, BTreeSet::new());
         let free = self.endpoint_claims(&record).into_iter().chain([self.keys.endpoint(&record.network, &record.id)]).map(Compare::Absent);
         let vips = Self::new_vips(replica, network, &record);
-        self.put_endpoint(store, replica, &record, free.collect(), &[], &vips)
+        self.put_endpoint(store, replica, &record, Transaction { when: free.collect(), then: Vec::new() }, &vips)
     }
 
     /// Those of the endpoint's services that have no virtual address in the cluster yet, with the one they have in `network`.
@@ -252,17 +253,14 @@ impl Member {
         addresses.chain([self.keys.endpoint_name(&vip.network, &vip.name), self.keys.vip(&vip.network, &vip.name)]).collect()
     }
 
-    /// Gives back the virtual addresses of services that nobody serves any more, on any node; true when there were any.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub fn prune_vips(&self, store: &mut dyn Store, replica: &mut Replica) -> Result<bool, ClusterError> {
+    /// The virtual addresses, see [`Member::prune`].
+    pub(super) fn prune_vips(&self, store: &mut dyn Store, replica: &mut Replica) -> Result<bool, ClusterError> {
         let is_served = |vip: &VipRecord| replica.endpoints().any(|endpoint| endpoint.network == vip.network && endpoint.vips.contains(&vip.name));
         let idle: Vec<_> = replica.vips().filter(|vip| !is_served(vip)).cloned().collect();
         let mut pruned = false;
         for vip in idle {
             // Who joined it in the meantime keeps it, and is told by the watch.
-            let when = vec![Compare::Present(self.keys.vip(&vip.network, &vip.name)), as_seen(replica, self.keys.endpoints_changed(&vip.network))];
+            let when = vec![as_seen(replica, self.keys.vip(&vip.network, &vip.name)), as_seen(replica, self.keys.endpoints_changed(&vip.network))];
             let then = self.vip_keys(&vip).into_iter().map(|key| Change::Delete { key }).collect();
             pruned |= self.transact(store, replica, Transaction { when, then })?;
         }
@@ -270,34 +268,47 @@ impl Member {
     }
 
     /// Tells of what became different: its name, whether it is up, what it publishes; of `model` the networks count. False when
-    /// another node has the name, or came first with what may be the same port of the mesh: look again what there is.
+    /// another node has the name or a port of the mesh, or the endpoint is not there: look again what there is.
     ///
     /// # Errors
     /// When the store does not answer.
     pub fn update_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, model: &Model, sandbox: &Sandbox, endpoint: &Endpoint) -> Result<bool, ClusterError> {
         let record = EndpointRecord::of(&self.node.name, sandbox, endpoint, model.mesh_ports(sandbox, endpoint));
-        let Some(old) = replica.endpoint(&record.network, &record.id).filter(|old| **old != record) else { return Ok(true) };
+        let Some(old) = replica.endpoint(&record.network, &record.id) else { return Ok(record.mesh.is_empty()) };
+        let (known, ports) = (old.mesh.clone(), self.mesh_claims(replica, &record));
+        if *old == record && ports.free.is_empty() {
+            return Ok(true);
+        }
+        // What was asked for while nobody could say so waits for its port; nobody waits who asks now.
+        if !ports.taken.is_subset(&known) {
+            return Ok(false);
+        }
         let (before, after) = (self.endpoint_claims(old), self.endpoint_claims(&record));
         let key = self.keys.endpoint(&record.network, &record.id);
-        // Two services want the same port at the same time: who comes second sees that somebody came.
-        let first = (!record.mesh.is_subset(&old.mesh)).then(|| as_seen(replica, self.keys.endpoints_changed(&record.network)));
-        let when = after.difference(&before).cloned().map(Compare::Absent).chain([Compare::Present(key)]).chain(first).collect();
-        let gone: Vec<_> = before.difference(&after).cloned().collect();
-        self.put_endpoint(store, replica, &record, when, &gone, &[])
+        let when = after.difference(&before).cloned().map(Compare::Absent).chain([Compare::Present(key)]).collect();
+        let gone = before.difference(&after).map(|key| Change::Delete { key: key.clone() }).collect();
+        self.put_meshed(store, replica, &record, ports.free, Transaction { when, then: gone }, &[])
     }
 
-    fn put_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, record: &EndpointRecord, mut when: Vec<Compare>, gone: &[String], vips: &[VipRecord]) -> Result<bool, ClusterError> {
+    /// Notes an endpoint, `with` what else is to hold and to be done.
+    pub(super) fn put_endpoint(&self, store: &mut dyn Store, replica: &mut Replica, record: &EndpointRecord, with: Transaction, vips: &[VipRecord]) -> Result<bool, ClusterError> {
+        let Transaction { mut when, mut then } = with;
         let lease = Some(self.own_lease()?);
         when.push(Compare::Present(self.keys.network(&record.network)));
         let known = record.vips.iter().filter(|name| vips.iter().all(|vip| vip.name != **name));
-        when.extend(known.map(|name| Compare::Present(self.keys.vip(&record.network, name))));
+        let joined = |name: &&String| replica.endpoint(&record.network, &record.id).is_none_or(|old| !old.vips.contains(name));
+        let is_joined = |vip: &&VipRecord| vip.network == record.network && record.vips.iter().filter(joined).any(|name| *name == vip.name) && !vips.contains(vip);
+        // Written again: who gives it back sees that somebody came.
+        for vip in replica.vips().filter(is_joined) {
+            let key = self.keys.vip(&vip.network, &vip.name);
+            when.push(as_seen(replica, key.clone()));
+            then.push(put(key, record::encode(vip), None));
+        }
+        when.extend(known.map(|name| self.keys.vip(&record.network, name)).filter(|key| !then.iter().any(|change| change.key() == key)).map(Compare::Present));
         when.extend(vips.iter().flat_map(|vip| self.vip_keys(vip)).map(Compare::Absent));
-        let mut then = vec![
-            put(self.keys.endpoint(&record.network, &record.id), record::encode(record), lease),
-            put(self.keys.endpoints_changed(&record.network), claim(&record.id), None),
-        ];
+        then.push(put(self.keys.endpoint(&record.network, &record.id), record::encode(record), lease));
+        then.push(put(self.keys.endpoints_changed(&record.network), claim(&record.id), None));
         then.extend(self.endpoint_claims(record).into_iter().map(|key| put(key, claim(&record.id), lease)));
-        then.extend(gone.iter().map(|key| Change::Delete { key: key.clone() }));
         for vip in vips {
             let key = self.keys.vip(&vip.network, &vip.name);
             then.extend(self.vip_keys(vip).into_iter().filter(|claimed| *claimed != key).map(|claimed| put(claimed, claim(&vip.name), None)));
@@ -380,11 +391,13 @@ impl Member {
                 return Ok(Some(format!("{} was taken by {holder}", taken.rsplit('/').next().unwrap_or_default())));
             }
             let all: Vec<_> = claims.into_iter().chain([key.clone()]).collect();
-            if vips.is_empty() && replica.endpoint(&record.network, &record.id) == Some(record) && all.iter().all(|key| replica.lease(key) == Some(lease)) {
+            // Of its ports it has those that no other service has now; the others wait.
+            let ports = self.mesh_claims(replica, record).free;
+            if vips.is_empty() && ports.is_empty() && replica.endpoint(&record.network, &record.id) == Some(record) && all.iter().all(|key| replica.lease(key) == Some(lease)) {
                 return Ok(None);
             }
             let when = all.into_iter().map(|key| as_seen(replica, key)).collect();
-            if self.put_endpoint(store, replica, record, when, &[], &vips)? {
+            if self.put_meshed(store, replica, record, ports, Transaction { when, then: Vec::new() }, &vips)? {
                 return Ok(None);
             }
             replica.reset(store.range(&self.keys.all())?);
@@ -392,7 +405,7 @@ impl Member {
         Err(busy(&record.name).into())
     }
 
-    fn transact(&self, store: &mut dyn Store, replica: &mut Replica, transaction: Transaction) -> Result<bool, ClusterError> {
+    pub(super) fn transact(&self, store: &mut dyn Store, replica: &mut Replica, transaction: Transaction) -> Result<bool, ClusterError> {
         match store.transact(&transaction)? {
             Outcome::Done(revision) => {
                 replica.applied(&transaction, revision);
@@ -404,7 +417,7 @@ impl Member {
 }
 
 /// Nobody changed a key since it was last seen.
-fn as_seen(replica: &Replica, key: String) -> Compare {
+pub(super) fn as_seen(replica: &Replica, key: String) -> Compare {
     match replica.revision(&key) {
         Some(revision) => Compare::Unchanged(key, revision),
         None => Compare::Absent(key),

@@ -7,6 +7,7 @@
 
 mod keys;
 mod member;
+mod mesh;
 mod reconcile;
 mod record;
 mod replica;
@@ -30,7 +31,10 @@ pub use record::{NodeRecord, RecordError};
 pub use replica::{Replica, SecretsError};
 pub use secrets::{Epochs, Rotation};
 
-use crate::{mesh::MeshPort, publish::Protocol};
+use crate::{
+    mesh::{MeshClaim, MeshPort},
+    publish::Protocol,
+};
 
 /// The network of a node that gives sandboxes of shared networks their way out, as Docker calls it.
 pub const WAY_OUT: &str = "docker_gwbridge";
@@ -44,6 +48,9 @@ pub struct Elsewhere {
     /// Endpoints on other nodes, by id.
     #[serde(default)]
     pub endpoints: OrdMap<String, RemoteEndpoint>,
+    /// Whose the ports of the routing mesh are, by what [`MeshClaim::id`] says.
+    #[serde(default)]
+    pub mesh: OrdMap<String, MeshClaim>,
 }
 
 /// A node.

@@ -21,6 +21,9 @@ pub fn reconcile(model: &mut Model, replica: &Replica, me: &str, vxlan_port: u16
         .filter_map(|record| Some((record.id.clone(), record.endpoint().ok()?)))
         .collect();
     networks(model, replica);
+    let mesh = model.mesh_network().map(|network| network.id.clone());
+    let own = replica.mesh_ports().filter(|port| Some(&port.network) == mesh.as_ref());
+    model.elsewhere.mesh = own.filter_map(|port| port.checked().ok()).map(|claim| (claim.id(), claim.clone())).collect();
     tunnels(model, me, vxlan_port);
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Epochs, Node, RemoteEndpoint, secrets::SecretsRecord};
 use crate::{
     ipam,
-    mesh::MeshPort,
+    mesh::{MeshClaim, MeshPort},
     model::{Endpoint, L2, Model, NatPreset, Network, Pool, Sandbox},
     overlay::{DRIVER, Overlay},
     publish::Protocol,
@@ -322,6 +322,22 @@ impl VipRecord {
     }
 }
 
+/// A port of the routing mesh: of one service on all nodes, for as long as anybody serves it. It hangs on no lease, so that it
+/// stays when the node that first asked for it ends. Whoever joins the service writes it again: who gives it back, or takes it
+/// from a service that nobody serves, sees by its revision that somebody came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MeshRecord {
+    pub(super) network: String,
+    #[serde(flatten)]
+    pub(super) claim: MeshClaim,
+}
+
+impl MeshRecord {
+    pub(super) fn checked(&self) -> Result<&MeshClaim, RecordError> {
+        check_printable(&self.claim.service).map(|()| &self.claim)
+    }
+}
+
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EndpointRecord {
@@ -370,6 +386,15 @@ impl EndpointRecord {
             mesh,
             up: endpoint.up,
         }
+    }
+
+    pub(super) fn with_mesh(&self, mesh: BTreeSet<MeshPort>) -> Self {
+        Self { mesh, ..self.clone() }
+    }
+
+    /// Whether it serves a port of the mesh for the service that has it.
+    pub(super) fn serves(&self, port: &MeshRecord) -> bool {
+        self.network == port.network && self.mesh.iter().any(|own| own.claim() == port.claim)
     }
 
     /// Those of this node that other nodes know, in a network that `model` shares.

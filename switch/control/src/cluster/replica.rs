@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     keys::{Keys, Kind},
     Epochs,
-    record::{self, ClaimRecord, EndpointRecord, NetworkRecord, NodeRecord, RecordError, VipRecord},
+    record::{self, ClaimRecord, EndpointRecord, MeshRecord, NetworkRecord, NodeRecord, RecordError, VipRecord},
 };
 use crate::store::{Change, Entry, LeaseId, Seen, Snapshot, Transaction};
 
@@ -17,6 +17,7 @@ enum Record {
     Endpoint(Box<EndpointRecord>),
     Secrets(Epochs),
     Vip(VipRecord),
+    Mesh(MeshRecord),
     /// Who has what the key says; nobody in keys that only count.
     Claim(Option<String>),
     Unreadable(RecordError),
@@ -112,6 +113,7 @@ impl Replica {
             Kind::Endpoint => read(&entry, |endpoint| Record::Endpoint(Box::new(endpoint))),
             Kind::Secrets => record::decode_secrets(&entry.value).map_or_else(Record::Unreadable, Record::Secrets),
             Kind::Vip => read(&entry, Record::Vip),
+            Kind::MeshClaim => read(&entry, Record::Mesh),
             Kind::Claim => Record::Claim(record::decode::<ClaimRecord>(&entry.value).ok().map(|claim| claim.owner)),
         };
         self.known.insert(entry.key, Known { revision: entry.revision, lease: entry.lease, record });
@@ -194,6 +196,19 @@ impl Replica {
         self.known.values().filter_map(|known| if let Record::Vip(vip) = &known.record { Some(vip) } else { None })
     }
 
+    /// Ports of the routing mesh that services have.
+    pub(super) fn mesh_ports(&self) -> impl Iterator<Item = &MeshRecord> {
+        self.known.values().filter_map(|known| if let Record::Mesh(port) = &known.record { Some(port) } else { None })
+    }
+
+    /// Whose the port of the mesh is that a key stands for.
+    pub(super) fn mesh_port(&self, key: &str) -> Option<&MeshRecord> {
+        match &self.known.get(key)?.record {
+            Record::Mesh(port) => Some(port),
+            _ => None,
+        }
+    }
+
     /// What there is and is not used, with the reason: `KEY has version 2, ...`.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         self.known.iter().filter_map(|(key, known)| {
@@ -203,6 +218,7 @@ impl Replica {
                 Record::Network(network) => network.network().err()?,
                 Record::Endpoint(endpoint) => endpoint.endpoint().err()?,
                 Record::Vip(vip) => vip.checked(self.network(&vip.network)?).err()?,
+                Record::Mesh(port) => port.checked().err()?,
                 Record::Claim(_) | Record::Secrets(_) => return None,
             };
             Some(format!("{key} {error}"))

@@ -2,6 +2,7 @@
 
 use packet::Instant;
 
+mod mesh;
 mod secrets;
 
 use super::*;
@@ -372,9 +373,9 @@ fn c13_a_service_has_one_address_on_all_nodes() {
     store.advance(Instant::ZERO + LEASE + LEASE / 4);
     one.read_again();
     assert_eq!(one.model.served(&one.model.networks[&id])[0].endpoints.len(), 1);
-    assert!(!one.member.prune_vips(&mut one.store, &mut one.replica).unwrap());
+    assert!(!one.member.prune(&mut one.store, &mut one.replica).unwrap());
     one.stop("w1").unwrap();
-    assert!(one.member.prune_vips(&mut one.store, &mut one.replica).unwrap());
+    assert!(one.member.prune(&mut one.store, &mut one.replica).unwrap());
     one.reconcile();
     assert_eq!(vip(&one), None);
     assert!(one.store.range(&one.member.keys.vip(&id, "")).unwrap().entries.is_empty());
@@ -390,7 +391,7 @@ fn c13_who_joins_while_it_is_given_back_keeps_it() {
     two.catch_up();
     one.stop("w1").unwrap();
     two.start("w2", "net", serving()).unwrap();
-    assert!(!one.member.prune_vips(&mut one.store, &mut one.replica).unwrap(), "it has not heard of w2");
+    assert!(!one.member.prune(&mut one.store, &mut one.replica).unwrap(), "it has not heard of w2");
     one.catch_up();
     assert!(one.model.networks[&id].vips.contains_key("web"));
 }
@@ -398,10 +399,7 @@ fn c13_who_joins_while_it_is_given_back_keeps_it() {
 #[test]
 fn x5_two_services_want_one_port_at_the_same_time() {
     let (_store, mut one, mut two) = two();
-    let request = NetworkCreate { name: "mesh".into(), driver: Some("overlay".into()), global: Some(true), ingress: true, ..NetworkCreate::default() };
-    let id = one.id();
-    one.model.create_network(&request, id.clone()).unwrap();
-    assert_eq!(one.member.create_network(&mut one.store, &mut one.replica, &one.model.networks[&id], None), Ok(true));
+    let (request, id) = (mesh::ingress(), one.create_mesh());
     // O7: at most one, though the other has not heard of it.
     let mut model = two.model.clone();
     model.create_network(&NetworkCreate { name: "other".into(), subnets: vec!["10.77.0.0/24".parse().unwrap()], ..request }, "f".repeat(64)).unwrap();
@@ -415,20 +413,10 @@ fn x5_two_services_want_one_port_at_the_same_time() {
     two.start("b", "mesh", plain()).unwrap();
     one.catch_up();
     two.catch_up();
-    let publish = |node: &mut TestNode, name: &str| {
-        let mut sandbox = node.model.sandbox(name).unwrap().clone();
-        sandbox.publishes = vec![crate::Published { host_ip: None, host_port: 8080, port: 80, protocol: Protocol::Tcp }];
-        node.model.check_mesh(&sandbox, &sandbox.endpoints[0]).map_err(|error| error.message)?;
-        let done = node.member.update_endpoint(&mut node.store, &mut node.replica, &node.model, &sandbox, &sandbox.endpoints[0]).unwrap();
-        if done {
-            node.model.sandboxes.insert(sandbox.id.clone(), sandbox);
-        }
-        Ok::<_, String>(done)
-    };
-    assert_eq!(publish(&mut one, "a"), Ok(true));
-    assert_eq!(publish(&mut two, "b"), Ok(false), "somebody came first");
+    assert_eq!(one.try_publish("a", &["8080:80"]), Ok(Some(vec![8080])));
+    assert_eq!(two.try_publish("b", &["8080:80"]), Ok(None), "somebody came first");
     two.read_again();
-    assert_eq!(publish(&mut two, "b"), Err("port '8080' is already in use by service 'a' as an ingress port".into()));
+    assert_eq!(two.try_publish("b", &["8080:80"]), Err("port '8080' is already in use by service 'a' as an ingress port".into()));
     let replicas = two.model.mesh_services()[&(Protocol::Tcp, 8080)].replicas.clone();
     assert_eq!((replicas.len(), replicas[0].node.as_deref()), (1, Some("node1")));
 }

@@ -41,7 +41,7 @@ use crate::{dirs::Dirs, output_log::now_ns};
 /// Why nothing is shared before the first answer.
 const NOT_ASKED: &str = "it was not asked yet";
 /// How often a change is tried that others keep coming before.
-const TRIES: usize = 16;
+pub(super) const TRIES: usize = 16;
 
 /// How this node takes part.
 #[derive(Clone, Debug)]
@@ -224,32 +224,28 @@ impl Inner {
     pub(super) fn release_endpoint(&mut self, endpoint: &Endpoint) {
         let released = self.share(|member, store, replica| {
             member.remove_endpoint(store, replica, &endpoint.network, &endpoint.id)?;
-            member.prune_vips(store, replica)
+            member.prune(store, replica)
         });
         match released {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => self.adopt_replica(),
             Some(Err(error)) => {
                 tracing::debug!(%error, "an endpoint is still in the store");
-                if let Some(cluster) = &self.cluster {
-                    cluster.keeper.compare_again();
-                }
+                self.compare_again();
             }
         }
     }
 
-    /// What a sandbox is to publish by the routing mesh is its service's in the cluster too.
-    pub(super) fn claim_mesh(&mut self, sandbox: &Sandbox) -> Result<()> {
-        for _ in 0..TRIES {
-            let model = self.model.clone();
-            let Some(endpoint) = model.publishing_endpoint(sandbox).filter(|endpoint| model.is_meshed(endpoint)) else { return Ok(()) };
-            model.check_mesh(sandbox, endpoint)?;
-            if self.share(|member, store, replica| member.update_endpoint(store, replica, &model, sandbox, endpoint)).transpose()? != Some(false) {
-                return Ok(());
-            }
+    /// What a sandbox is to publish by the routing mesh is its service's in the cluster too. False when another node was quicker:
+    /// this one knows now what there is.
+    pub(super) fn claim_mesh(&mut self, sandbox: &Sandbox) -> Result<bool> {
+        let model = self.model.clone();
+        let Some(endpoint) = model.publishing_endpoint(sandbox).filter(|endpoint| model.is_meshed(endpoint)) else { return Ok(true) };
+        let done = self.share(|member, store, replica| member.update_endpoint(store, replica, &model, sandbox, endpoint)).transpose()? != Some(false);
+        if !done {
             self.read_again()?;
         }
-        Err(busy(&sandbox.name))
+        Ok(done)
     }
 
     /// What the others are told of this node.
@@ -263,6 +259,10 @@ impl Inner {
         for endpoint in sandbox.endpoints.iter().filter(|endpoint| model.is_global(&endpoint.network)) {
             if self.share(|member, store, replica| member.update_endpoint(store, replica, model, &sandbox, endpoint)).transpose()? == Some(false) {
                 self.announce();
+                self.read_again()?;
+                let mut renamed = self.model.clone();
+                renamed.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
+                renamed.check_mesh(&sandbox, endpoint)?;
                 let network = model.network(&endpoint.network)?;
                 return Err(ControlError::new(Code::Exists, &sandbox.name, format!("endpoint with name {} already exists in network {}", sandbox.name, network.name)));
             }
@@ -288,9 +288,21 @@ impl Inner {
                 }
             }
         }
+        match cluster.share(|member, store, replica| member.prune(store, replica)) {
+            Ok(true) => self.adopt_replica(),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "what nobody serves is given back later"),
+        }
     }
 
-    fn reconcile(&self, model: &mut Model) {
+    /// All is compared again, soon.
+    pub(super) fn compare_again(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.keeper.compare_again();
+        }
+    }
+
+    pub(in crate::control) fn reconcile(&self, model: &mut Model) {
         if let Some(cluster) = &self.cluster {
             reconcile(model, &cluster.replica, &cluster.config.node, self.vxlan_port);
         }
@@ -311,8 +323,8 @@ impl Inner {
     fn adopt_replica(&mut self) {
         // What a node that died served alone is given back by one that lives.
         let is_first = |cluster: &&mut Cluster| cluster.away.is_none() && cluster.replica.nodes().map(|node| &node.name).min() == Some(&cluster.config.node);
-        if let Some(Err(error)) = self.cluster.as_mut().filter(is_first).map(|cluster| cluster.share(|member, store, replica| member.prune_vips(store, replica))) {
-            tracing::debug!(%error, "idle virtual addresses are given back later");
+        if let Some(Err(error)) = self.cluster.as_mut().filter(is_first).map(|cluster| cluster.share(|member, store, replica| member.prune(store, replica))) {
+            tracing::debug!(%error, "what nobody serves is given back later");
         }
         let mut model = self.model.clone();
         self.reconcile(&mut model);
@@ -419,6 +431,6 @@ fn station_of(id: &str) -> Option<String> {
     (digits.len() == 5 && id.bytes().all(|digit| digit.is_ascii_hexdigit())).then(|| format!("06:{}", digits.join(":")))
 }
 
-fn busy(subject: &str) -> ControlError {
+pub(super) fn busy(subject: &str) -> ControlError {
     ControlError::new(Code::Unavailable, subject, format!("{subject}: other nodes were quicker {TRIES} times")).hint("try again")
 }

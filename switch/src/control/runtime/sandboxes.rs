@@ -60,6 +60,8 @@ impl Inner {
             .and_then(|way_out| {
                 made.extend(way_out);
                 let published = self.publish_all(&model.sandbox(id)?.clone(), publish)?;
+                // Others may have been heard of meanwhile.
+                self.reconcile(&mut model);
                 if let Some(sandbox) = model.sandboxes.get_mut(id) {
                     sandbox.publishes = published;
                 }
