@@ -56,6 +56,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::mesh_x5_the_dead_leave", MESH, mesh::the_dead_leave),
         test("cluster::mesh_x5_datagrams_and_ipv6", MESH, mesh::datagrams_and_ipv6),
         test("cluster::mesh_x5_a_port_that_is_taken_on_one_node", MESH, mesh::a_port_that_is_taken_on_one_node),
+        test("cluster::mesh_x5_the_store_goes_and_comes_back", MESH, mesh::the_store_goes_and_comes_back),
+        test("cluster::mesh_x5_beside_uplinks_of_packets", MESH, mesh::beside_uplinks_of_packets),
         test("cluster::vip_c13_one_address_on_all_nodes", MESH, mesh::virtual_addresses),
     ]
 }

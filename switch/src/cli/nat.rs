@@ -28,11 +28,17 @@ pub(super) fn publish(action: PublishAction, place: &Place) -> End {
             }
             // Of a service without a replica here.
             let whose = |entry: &Value| if entry["sandbox"] == "" { format!("{} (mesh)", text(&entry["service"])) } else { text(&entry["sandbox"]) };
-            let rows: Vec<_> = all.iter().map(|entry| [vec![whose(entry)], ["host", "inside", "protocol", "hits"].map(|key| text(&entry[key])).to_vec()].concat()).collect();
+            let rows: Vec<_> = all.iter().map(|entry| vec![whose(entry), text(&entry["host"]), inside(entry), text(&entry["protocol"]), text(&entry["hits"])]).collect();
             table(&["SANDBOX", "HOST", "TO", "PROTOCOL", "HITS"], &rows);
         }
     }
     Ok(0)
+}
+
+/// Where a published port leads, if it does.
+fn inside(entry: &Value) -> String {
+    let inside = text(&entry["inside"]);
+    entry["refused"].as_str().map_or(inside.clone(), |why| format!("{inside} (not answered here: {why})"))
 }
 
 /// `80/tcp -> 0.0.0.0:8080`, as `docker port` has it.
@@ -103,7 +109,7 @@ fn show(as_json: bool, place: &Place) -> End {
     let counters = |entry: &Value| ["hits", "packets", "bytes"].map(|key| count(&entry[key]));
     let mut rows = Vec::new();
     for entry in &published {
-        let (host, inside) = (text(&entry["host"]), text(&entry["inside"]));
+        let (host, inside) = (text(&entry["host"]), inside(entry));
         let (address, port) = host.rsplit_once(':').unwrap_or((&host, ""));
         let [hits, packets, bytes] = counters(entry);
         rows.push(vec![hits, packets, bytes, "DNAT".into(), text(&entry["protocol"]), "anywhere".into(), address.into(), format!("dpt:{port} to:{inside}")]);

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use dataplane::{Capabilities, Command, Identity, MESH, MeshConfig, Place, PortConfig, Reply};
@@ -71,6 +71,9 @@ impl Inner {
                 (config, served)
             });
             self.dataplane.uplink(UplinkCommand::SetMesh(mesh)).map_err(unavailable)?;
+            if let (None, Some(_), Some(not_at)) = (&self.mesh.told, &config, self.not_meshed()) {
+                tracing::warn!("{not_at}");
+            }
             self.mesh.told = config;
         }
         self.tell_latecomers(self.model.mesh_latecomers(&services));
@@ -104,6 +107,13 @@ impl Inner {
         }
     }
 
+    /// Where a client may look for ports of the mesh in vain: listeners are sockets of the host, which has not the packet uplink's addresses.
+    fn not_meshed(&self) -> Option<String> {
+        let uplink = self.uplink.as_ref()?;
+        let own: Vec<_> = uplink.link.addresses.iter().map(|own| own.ip().to_string()).collect();
+        Some(format!("ports of the routing mesh are answered at the addresses of the host, not at {} of {}", own.join(" and "), uplink.port_name()))
+    }
+
     /// What `weft doctor` says of it.
     pub(super) fn mesh_checks(&self) -> Vec<Check> {
         let services = self.model.mesh_services();
@@ -119,7 +129,8 @@ impl Inner {
             text: format!("routing mesh: port {}/{} does not lead to {sandbox}: service {other} came first", port.port, port.protocol),
             hint: Some(format!("`weft publish rm {sandbox} {}:{}`, and add another port", port.port, port.target)),
         });
-        served.chain(refused).chain(late).collect()
+        let not_at = self.not_meshed().filter(|_| self.mesh.told.is_some()).map(|text| ClusterCheck { ok: true, text, hint: None });
+        served.chain(refused).chain(late).chain(not_at).collect()
     }
 
     /// What the data plane is to know; nothing where there is no mesh, or no way to the other nodes.
@@ -235,6 +246,7 @@ impl Inner {
                 sandbox: sandbox.into(),
                 service: Some(service.name.clone()),
                 host,
+                refused: None,
                 inside: targets.iter().map(|target| target.inside.to_string()).collect::<Vec<_>>().join(","),
                 protocol: port.0,
                 hits,
@@ -245,7 +257,8 @@ impl Inner {
                 let names = if here.is_empty() { &[""][..] } else { &here };
                 infos.extend(names.iter().map(|sandbox| info(sandbox, host.to_string(), hits(*socket), targets)));
             }
-            infos.extend(self.mesh.refused.get(port).map(|why| info("", why.clone(), 0, &targets_of(service, true))));
+            let host = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.1)).to_string();
+            infos.extend(self.mesh.refused.get(port).map(|why| PublishInfo { refused: Some(why.clone()), ..info("", host, 0, &targets_of(service, true)) }));
         }
         infos
     }

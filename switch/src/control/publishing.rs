@@ -258,7 +258,8 @@ impl Inner {
         let Some(uplink) = self.uplink.as_ref().map(|uplink| &uplink.link) else { return Err(unavailable("there is no uplink of packets")) };
         if let Some(ip) = request.host_ip.filter(|ip| !uplink.addresses.iter().any(|own| own.ip() == *ip)) {
             let own: Vec<_> = uplink.addresses.iter().map(|own| own.ip().to_string()).collect();
-            return Err(ControlError::new(Code::Invalid, ip.to_string(), format!("cannot publish on {ip}: the uplink has {}", own.join(" and "))));
+            return Err(ControlError::new(Code::Invalid, ip.to_string(), format!("cannot publish on {ip}: the uplink has {}", own.join(" and ")))
+                .hint("name one of these, or leave the address out"));
         }
         let (first, last) = request.host_ports.unwrap_or(EPHEMERAL);
         for port in first..=last {
@@ -398,6 +399,7 @@ impl Inner {
                     sandbox: sandbox.name.clone(),
                     service: None,
                     host: host.to_string(),
+                    refused: None,
                     inside: inside.to_string(),
                     protocol: published.protocol,
                     hits,
@@ -518,6 +520,10 @@ pub(super) fn bind(request: &PublishRequest, is_taken: impl Fn(u16) -> bool) -> 
             Err((at, error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(ControlError::new(Code::Invalid, at.to_string(), format!("Bind for {at} failed: {error}"))
                     .hint("ports below 1024 need privilege: choose a higher one, or lower the sysctl net.ipv4.ip_unprivileged_port_start"));
+            }
+            Err((at, error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                return Err(ControlError::new(Code::Invalid, at.to_string(), format!("Bind for {at} failed: {} is no address of this host", at.ip()))
+                    .hint("name one that it has (`ip -brief address`), or leave the address out to publish on all"));
             }
             Err((at, error)) => return Err(ControlError::new(Code::Invalid, at.to_string(), format!("Bind for {at} failed: {error}"))),
         }

@@ -1,7 +1,7 @@
 //! Services of a whole cluster: ports that each node answers, and virtual addresses that lead to all nodes. SPEC rows: C13,
 //! O7, V17, X5.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, thread};
+use std::{collections::BTreeMap, fs, path::PathBuf, thread, time::Duration};
 
 use weft_tests::{
     ns::{Background, Ns},
@@ -257,6 +257,11 @@ pub(super) fn a_port_that_is_taken_on_one_node() {
     eventually("the second says why not", || cluster.log(1).contains("does not answer a port of the mesh"));
     let doctor = cluster.weft(1, "doctor").stdout;
     assert!(doctor.contains("9090") && doctor.contains("web"), "{doctor}");
+    let rules = cluster.weft(1, "nat show").ok();
+    let rule = rules.lines().find(|line| line.contains("not answered here")).unwrap_or_else(|| panic!("{rules}"));
+    assert!(rule.contains("0.0.0.0 ") && rule.contains("dpt:9090 to:10.0.0.2:80 (not answered here: Bind for 0.0.0.0:9090 failed: port is already allocated)"), "{rule}");
+    let error = cluster.weft(0, "publish add w1 203.0.113.9:7000:80").fails();
+    assert!(error.contains("203.0.113.9 is no address of this host") && error.contains("ip -brief address"), "{error}");
     drop(squatter);
     // With a later change, or the next renewal of its lease, it takes part.
     eventually("it answers too", || client.sh(&curls(1, &at(&cluster, 1, 9090))).stdout.contains("w1|"));
@@ -264,6 +269,94 @@ pub(super) fn a_port_that_is_taken_on_one_node() {
     replica(&cluster, 0, "alone", &["-p", "192.168.88.211:7000:80"], WEB).ok();
     eventually("it answers", || answers(&client, &at(&cluster, 0, 7000)));
     assert_eq!(client.sh(&format!("curl -s -m 3 {}; echo $?", at(&cluster, 1, 7000))).stdout.trim(), "7");
+}
+
+/// Sends a byte and waits for it to come back, again and again, over one connection; a line for each, and `lost` at its end.
+const HOLD: &str = "
+import socket, sys, time
+held = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+try:
+    while held.send(b'x') and held.recv(1):
+        print('.', flush=True)
+        time.sleep(0.05)
+except OSError as error:
+    print(error)
+print('lost', flush=True)
+";
+/// Sends back what it gets.
+const ECHO: &str = "import socketserver
+class Echo(socketserver.BaseRequestHandler):
+ def handle(self):
+  while d := self.request.recv(1000): self.request.sendall(d)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(('', 90), Echo).serve_forever()
+";
+
+/// X5: connections that are open when the store goes live on without it, and when it comes back.
+pub(super) fn the_store_goes_and_comes_back() {
+    let mut cluster = mesh_with(2, "");
+    let client = cluster.fabric.outsider(100);
+    replica(&cluster, 0, "echo", &["-p", "9100:90"], ECHO).ok();
+    let ip = |cluster: &Cluster, node: usize| cluster.fabric.nodes[node].underlay();
+    let said = |cluster: &Cluster, node: usize| cluster.fabric.nodes[node].lab.dir().join("held");
+    let lines = |cluster: &Cluster, node: usize| fs::read_to_string(said(cluster, node)).unwrap_or_default();
+    let holders: Vec<_> = (0..2)
+        .map(|node| {
+            eventually("it answers", || client.sh(&format!("python3 -c \"import socket; socket.create_connection(('{}', 9100), 3)\"", ip(&cluster, node))).code == Some(0));
+            let output = fs::File::create(said(&cluster, node)).expect("a file");
+            client.command("python3").args(["-c", HOLD, &ip(&cluster, node), "9100"]).stdout(output).spawn().map(Background).expect("a client")
+        })
+        .collect();
+    let goes_on = |cluster: &Cluster| {
+        for node in 0..2 {
+            let before = lines(cluster, node).lines().count();
+            eventually("the connection goes on", || lines(cluster, node).lines().count() >= before + 10);
+            assert!(!lines(cluster, node).contains("lost"), "by node {node}: {}", lines(cluster, node));
+        }
+    };
+    let hits = |cluster: &Cluster, node: usize| -> u64 { cluster.weft(node, "publish ls --json").json().as_array().into_iter().flatten().filter_map(|entry| entry["hits"].as_u64()).sum() };
+    goes_on(&cluster);
+    let before = [0, 1].map(|node| hits(&cluster, node));
+    cluster.stores.iter_mut().for_each(|store| *store = None);
+    eventually("the store is missed", || (0..2).all(|node| cluster.log(node).contains("store cannot be used")));
+    // Longer than the lease.
+    thread::sleep(Duration::from_secs(6));
+    goes_on(&cluster);
+    (0..2).for_each(|node| cluster.start_store(node));
+    eventually("sharing goes on", || (0..2).all(|node| cluster.sleeper(node, &format!("s{node}"), "mesh").code == Some(0) || cluster.weft(node, &format!("inspect s{node}")).code == Some(0)));
+    eventually("all see all", || (0..2).all(|node| cluster.members(node, "mesh").len() == 3));
+    goes_on(&cluster);
+    assert_eq!([0, 1].map(|node| hits(&cluster, node)), before, "the listeners are those from before");
+    drop(holders);
+}
+
+/// X5 beside uplinks of packets: ports of the mesh are answered at the host's addresses, and that they are not at the uplink's is said.
+pub(super) fn beside_uplinks_of_packets() {
+    let mut cluster = Cluster::stores(3);
+    for (node, uplink) in ["", "--uplink tap:weft0", "--uplink dev:eth0,addr=192.168.88.150/24"].into_iter().enumerate() {
+        cluster.start_daemon(node, &format!("{LEASE} {uplink}"));
+    }
+    eventually("all know all", || (0..3).all(|node| cluster.node_names(node).len() == 3));
+    cluster.docker(0, "network create -d overlay --ingress mesh").ok();
+    eventually("all have it", || (0..3).all(|node| cluster.has(node, "mesh")));
+    let client = cluster.fabric.outsider(100);
+    for node in 0..3 {
+        replica(&cluster, node, &format!("w{node}"), &["--network-alias", "web", "-p", "8080:80"], WEB).ok();
+    }
+    for node in 0..3 {
+        eventually("all answer by it", || hits(&client.sh(&curls(6, &at(&cluster, node, 8080))).stdout, "192.168.88.100").len() == 3);
+        let seen = hits(&client.sh(&curls(30, &at(&cluster, node, 8080))).ok(), "192.168.88.100");
+        assert_eq!(seen, (0..3).map(|node| (format!("w{node}"), 10)).collect(), "node {node}");
+        let own = cluster.fabric.nodes[node].lab.host.sh(&curls(6, "http://localhost:8080")).ok();
+        assert_eq!(own.lines().filter(|line| !line.is_empty()).count(), 6, "{own}");
+    }
+    // The uplink's own address is another matter: there this node publishes for itself.
+    assert!(!answers(&client, "http://192.168.88.150:8080"));
+    for (node, not_at) in [(1, "not at 198.18.255.2 of uplink:weft0"), (2, "not at 192.168.88.150 of uplink:eth0")] {
+        assert!(cluster.log(node).contains(not_at) && cluster.weft(node, "doctor").stdout.contains(not_at), "{}", cluster.log(node));
+    }
+    replica(&cluster, 2, "alone", &["-p", "192.168.88.150:7000:80"], WEB).ok();
+    eventually("it answers", || answers(&client, "http://192.168.88.150:7000"));
 }
 
 /// C13 on a shared network: one virtual address on all nodes, with replicas on two, whoever asks.

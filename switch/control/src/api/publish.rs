@@ -22,8 +22,11 @@ pub struct PublishInfo {
     /// The service, for a port of the routing mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// Where the host listens; why it does not, where another program has a port of the mesh.
+    /// Where the host listens, or would.
     pub host: String,
+    /// Why it does not, for a port of the routing mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Where it leads.
     pub inside: String,
     /// TCP or UDP.
