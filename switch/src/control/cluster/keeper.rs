@@ -114,6 +114,7 @@ impl Keeper {
                 inner.retry_mesh();
                 if std::mem::take(&mut self.away) {
                     inner.is_back(false);
+                    inner.adopt_replica();
                 }
                 inner.rotate_secrets();
                 true

@@ -303,7 +303,8 @@ impl Inner {
     }
 
     pub(in crate::control) fn reconcile(&self, model: &mut Model) {
-        if let Some(cluster) = &self.cluster {
+        // While the store is away, what was heard last may be nothing at all.
+        if let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.away.is_none()) {
             reconcile(model, &cluster.replica, &cluster.config.node, self.vxlan_port);
         }
     }
