@@ -129,7 +129,7 @@ impl Inner {
             text: format!("routing mesh: port {}/{} does not lead to {sandbox}: service {other} came first", port.port, port.protocol),
             hint: Some(format!("`weft publish rm {sandbox} {}:{}`, and add another port", port.port, port.target)),
         });
-        let not_at = self.not_meshed().filter(|_| self.mesh.told.is_some()).map(|text| ClusterCheck { ok: true, text, hint: None });
+        let not_at = self.not_meshed().filter(|_| self.mesh.told.is_some()).map(|text| Check { ok: true, text, hint: None });
         served.chain(refused).chain(late).chain(not_at).collect()
     }
 
