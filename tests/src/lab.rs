@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -223,13 +223,25 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    /// A daemon that was killed leaves its namespaces pinned for its successor; here there is none.
+    /// A daemon that was killed leaves its sandboxes, and their namespaces pinned, for its successor; here there is none.
     fn unpin(&self) {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         for at in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|at| Path::new(at).starts_with(&self.directory)) {
+            for pid in inside(Path::new(at)) {
+                kill(pid, Signal::SIGKILL).ok();
+            }
             drop(Command::new("umount").arg("-l").arg(at).status());
         }
     }
+}
+
+/// Processes in the network namespace that is pinned there, unless it is our own.
+fn inside(pin: &Path) -> Vec<Pid> {
+    let inode = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let Some(namespace) = inode(pin).filter(|namespace| inode(Path::new("/proc/self/ns/net")) != Some(*namespace)) else { return Vec::new() };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| inode(Path::new(&format!("/proc/{pid}/ns/net"))) == Some(namespace)).map(Pid::from_raw).collect()
 }
 
 fn signal(child: &Child, signal: Signal) {

@@ -2,6 +2,11 @@
 
 use std::process::{Child, Command, Stdio};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use crate::run::{Ran, eventually, run, words};
 
 /// A named namespace (`ip netns` convention), removed when dropped.
@@ -117,6 +122,16 @@ impl Drop for Ns {
 /// A process of the test's own, ended when dropped.
 #[derive(Debug)]
 pub struct Background(pub Child);
+
+impl Background {
+    /// Ends it as an init system would, and waits for that.
+    pub fn end(mut self) {
+        if let Ok(pid) = i32::try_from(self.0.id()) {
+            kill(Pid::from_raw(pid), Signal::SIGTERM).ok();
+        }
+        drop(self.0.wait());
+    }
+}
 
 impl Drop for Background {
     fn drop(&mut self) {
