@@ -295,16 +295,18 @@ impl Member {
         let Transaction { mut when, mut then } = with;
         let lease = Some(self.own_lease()?);
         when.push(Compare::Present(self.keys.network(&record.network)));
-        let known = record.vips.iter().filter(|name| vips.iter().all(|vip| vip.name != **name));
-        let joined = |name: &&String| replica.endpoint(&record.network, &record.id).is_none_or(|old| !old.vips.contains(name));
-        let is_joined = |vip: &&VipRecord| vip.network == record.network && record.vips.iter().filter(joined).any(|name| *name == vip.name) && !vips.contains(vip);
-        // Written again: who gives it back sees that somebody came.
-        for vip in replica.vips().filter(is_joined) {
-            let key = self.keys.vip(&vip.network, &vip.name);
-            when.push(as_seen(replica, key.clone()));
-            then.push(put(key, record::encode(vip), None));
+        let old = replica.endpoint(&record.network, &record.id);
+        for name in record.vips.iter().filter(|name| vips.iter().all(|vip| vip.name != **name)) {
+            let key = self.keys.vip(&record.network, name);
+            match replica.vips().find(|vip| vip.network == record.network && vip.name == *name) {
+                // Who joins writes it again: who gives it back sees that somebody came.
+                Some(vip) if old.is_none_or(|old| !old.vips.contains(name)) => {
+                    when.push(as_seen(replica, key.clone()));
+                    then.push(put(key, record::encode(vip), None));
+                }
+                _ => when.push(Compare::Present(key)),
+            }
         }
-        when.extend(known.map(|name| self.keys.vip(&record.network, name)).filter(|key| !then.iter().any(|change| change.key() == key)).map(Compare::Present));
         when.extend(vips.iter().flat_map(|vip| self.vip_keys(vip)).map(Compare::Absent));
         then.push(put(self.keys.endpoint(&record.network, &record.id), record::encode(record), lease));
         then.push(put(self.keys.endpoints_changed(&record.network), claim(&record.id), None));

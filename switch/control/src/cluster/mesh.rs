@@ -39,7 +39,7 @@ impl Member {
         let mut claims = Claims::default();
         let old = replica.endpoint(&record.network, &record.id);
         for port in &record.mesh {
-            let own = MeshRecord { network: record.network.clone(), claim: port.claim() };
+            let own = claim_of(record, port);
             let key = self.mesh_key(&own);
             let is_served = |has: &MeshRecord| replica.endpoints().any(|other| other.id != record.id && other.serves(has));
             match replica.mesh_port(&key) {
@@ -58,7 +58,7 @@ impl Member {
         loop {
             let later = ports.split_off(ports.len().min(AT_ONCE));
             for port in &ports {
-                let own = MeshRecord { network: record.network.clone(), claim: port.claim() };
+                let own = claim_of(record, port);
                 let key = self.mesh_key(&own);
                 with.when.push(as_seen(replica, key.clone()));
                 with.then.push(Change::Put { key, value: record::encode(own), lease: None });
@@ -94,4 +94,8 @@ impl Member {
         }
         Ok(pruned)
     }
+}
+
+fn claim_of(record: &EndpointRecord, port: &MeshPort) -> MeshRecord {
+    MeshRecord { network: record.network.clone(), claim: port.claim() }
 }
