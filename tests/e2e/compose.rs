@@ -3,8 +3,10 @@
 use std::process::{Child, Stdio};
 
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use weft_tests::{
     lab::Lab,
+    ns::signal,
     run::{Ran, eventually, run},
     runner::{Need, test},
 };
@@ -54,7 +56,7 @@ impl<'a> Up<'a> {
     }
 
     fn interrupt(&mut self) -> bool {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("pid")), nix::sys::signal::Signal::SIGINT).ok();
+        signal(&self.child, Signal::SIGINT);
         self.child.wait().is_ok_and(|status| status.success())
     }
 }

@@ -6,10 +6,11 @@ use std::{
 };
 
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use crate::uplink::WHO;
 use weft_tests::{
     lab::{Lab, weft_binary},
-    ns::Background,
+    ns::{Background, signal},
     run::{Ran, eventually, run},
     runner::{Need, test},
 };
@@ -123,7 +124,7 @@ fn daemon_restart() {
     by_name(&user);
     user.run(&["exec", "a", "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.9.0.12"]).ok();
     user.run(&["rm", "-f", "a", "b"]).ok();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM).ok();
+    signal(&daemon, Signal::SIGTERM);
     assert!(daemon.wait().expect("wait").success());
     assert!(!user.home.join("run/weft/keeper").exists(), "the keeper is dismissed");
 }
@@ -160,7 +161,7 @@ fn ways() {
     lab.host.sh(&format!("sysctl -qw net.ipv4.ping_group_range='{UID} {UID}'")).ok();
     user.run(&ping).ok();
     user.run(&["rm", "-f", "web"]).ok();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM).ok();
+    signal(&daemon, Signal::SIGTERM);
     assert!(daemon.wait().expect("wait").success());
     drop(server);
     lab.host.sh("sysctl -qw net.ipv4.ping_group_range='1 0'").ok();

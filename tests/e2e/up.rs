@@ -1,8 +1,10 @@
 //! The main job: `weft up FILE`.
 
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use weft_tests::{
     lab::Lab,
+    ns::signal,
     run::eventually,
     runner::{Need, test},
 };
@@ -71,7 +73,7 @@ fn killed() {
     let checked = weft_tests::run::run(lab.weft_command().args(["up", &other.to_string_lossy(), "--check"]).env("TMPDIR", &temporary));
     checked.ok();
     lab.weft(&format!("-H unix://{}/api.sock exec alice ping -c 1 -W 2 10.9.0.3", own.display())).ok();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(alive.id()).expect("pid")), nix::sys::signal::Signal::SIGINT).ok();
+    signal(&alive, Signal::SIGINT);
     assert!(alive.wait().expect("wait").success());
     let files: Vec<_> = std::fs::read_dir(&temporary).expect("files").flatten().map(|entry| entry.path()).collect();
     assert_eq!(files, [unknown], "what nobody locked is left alone");
@@ -94,7 +96,7 @@ fn ctrl_c() {
     // The command runs under nsenter, which becomes it: the pid is the switch's.
     let directory = std::env::temp_dir().join(format!("weft-up-{}", child.id()));
     eventually("it is up", || lab.weft(&format!("-H unix://{}/api.sock ps -q", directory.display())).stdout.lines().count() == 2);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("pid")), nix::sys::signal::Signal::SIGINT).ok();
+    signal(&child, Signal::SIGINT);
     assert!(child.wait().expect("wait").success());
     assert!(!directory.exists(), "its files are gone");
 }

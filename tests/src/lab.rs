@@ -14,7 +14,7 @@ use nix::{
 };
 
 use crate::{
-    ns::Ns,
+    ns::{Ns, signal},
     run::{Ran, eventually, run, words},
 };
 
@@ -242,12 +242,6 @@ fn inside(pin: &Path) -> Vec<Pid> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
     pids.filter(|pid| inode(Path::new(&format!("/proc/{pid}/ns/net"))) == Some(namespace)).map(Pid::from_raw).collect()
-}
-
-fn signal(child: &Child, signal: Signal) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        kill(Pid::from_raw(pid), signal).ok();
-    }
 }
 
 /// The binary under test: `$WEFT_BIN`, or the release build beside this test's own.

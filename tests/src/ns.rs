@@ -119,6 +119,13 @@ impl Drop for Ns {
     }
 }
 
+/// Sends a signal to a process that may have ended.
+pub fn signal(child: &Child, signal: Signal) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        kill(Pid::from_raw(pid), signal).ok();
+    }
+}
+
 /// A process of the test's own, ended when dropped.
 #[derive(Debug)]
 pub struct Background(pub Child);
@@ -126,9 +133,7 @@ pub struct Background(pub Child);
 impl Background {
     /// Ends it as an init system would, and waits for that.
     pub fn end(mut self) {
-        if let Ok(pid) = i32::try_from(self.0.id()) {
-            kill(Pid::from_raw(pid), Signal::SIGTERM).ok();
-        }
+        signal(&self.0, Signal::SIGTERM);
         drop(self.0.wait());
     }
 }
