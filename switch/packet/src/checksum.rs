@@ -25,13 +25,15 @@ pub mod protocol {
 /// 1071 section 2): the loop is then plain 32-bit loads into 64-bit lanes, which the compiler vectorises.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(4);
+    let (words, rest) = bytes.as_chunks();
+    let last = match *rest {
+        [] => [0; 4],
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c, ..] => [a, b, c, 0],
+    };
     // A carry out of 64 bits would need 2^32 words.
-    let mut total: u64 = words.by_ref().map(|word| u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))).sum();
-    let rest = words.remainder();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    total += u64::from(u32::from_ne_bytes(last));
+    let total: u64 = words.iter().chain([&last]).map(|&word| u64::from(u32::from_ne_bytes(word))).sum();
     u64::from(u16::from_be(fold(total)))
 }
 

@@ -49,6 +49,8 @@ const OUTBOX_FRAMES: usize = 65_536;
 const REQUESTS: usize = 256;
 /// Longest spin before sleeping. A wake-up costs the peer about as much.
 const SPIN_MAX: Duration = Duration::from_micros(60);
+/// The same with tunnels: an answer from another node passes two switches. At 60 us each hop of some answers was a wake-up.
+const SPIN_MAX_TUNNELS: Duration = Duration::from_micros(150);
 /// Turns between two looks at the polled descriptors while the ring keeps the loop busy.
 const TURNS_BETWEEN_POLLS: u32 = 32;
 
@@ -82,7 +84,7 @@ struct Loop {
     /// Wall clock at `start`, nanoseconds since 1970: captures only.
     epoch_ns: u64,
     spin: Duration,
-    spin_max: Duration,
+    may_spin: bool,
     stopping: bool,
 }
 
@@ -128,7 +130,7 @@ impl Loop {
             start: StdInstant::now(),
             epoch_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX),
             spin: Duration::ZERO,
-            spin_max: if config.no_spin { Duration::ZERO } else { SPIN_MAX },
+            may_spin: !config.no_spin,
             stopping: false,
         };
         Ok((this, waker))

@@ -7,7 +7,7 @@ use std::{
 
 use mio::Token;
 
-use super::{Loop, RING, TURNS_BETWEEN_POLLS, WAKER};
+use super::{Loop, RING, SPIN_MAX, SPIN_MAX_TUNNELS, TURNS_BETWEEN_POLLS, WAKER};
 use crate::{io::ReadMode, sys::ring::Ring};
 
 impl Loop {
@@ -55,8 +55,9 @@ impl Loop {
     /// wake-up from sleep starts it anew at a small value. The CPU is offered once to those whom this
     /// turn's frames woke, who may be waiting for it.
     fn spin_until_work(&mut self) -> bool {
+        let longest = if self.tunnels.is_idle() { SPIN_MAX } else { SPIN_MAX_TUNNELS };
         if self.spin.is_zero() {
-            self.spin = (self.spin_max / 8).max(Duration::ZERO);
+            self.spin = if self.may_spin { longest / 8 } else { Duration::ZERO };
             return false;
         }
         thread::yield_now();
@@ -64,7 +65,7 @@ impl Loop {
         loop {
             for _ in 0..16 {
                 if self.has_work() {
-                    self.spin = (self.spin * 2).min(self.spin_max);
+                    self.spin = (self.spin * 2).min(longest);
                     return true;
                 }
                 std::hint::spin_loop();
