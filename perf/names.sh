@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Names: dnsperf in a sandbox against its network's resolver, against dnsmasq in another sandbox of that network, and
 # against dnsmasq on a host with a kernel bridge; and what the flood does to the latency between two other sandboxes.
-# The same names and questions (one of ten for a name that nobody has) for each, in one run of interleaved rounds.
+# The same names and questions (one of ten for a name that nobody has) for each, in one run of interleaved rounds. Each
+# process has a session of its own, as services and containers have: the kernel shares processors out by session
+# (sched(7), autogroup).
 # Root; needs dnsperf, dnsmasq-base, python3 and target/release/weft (or that of TARGET).
 # Usage: [TARGET=DIR] perf/names.sh [ROUNDS]
 set -u
@@ -20,7 +22,7 @@ w="nsenter --net=/run/netns/$host $weft --state-dir $state"
 
 for ns in $host $kernel "${sandboxes[@]}"; do ip netns add "$ns"; ip -n "$ns" link set lo up; done
 # weft: c asks, d has a dnsmasq, e is who d pings; 40 names.
-nsenter --net=/run/netns/$host "$weft" --state-dir "$state" daemon --log warn >"$state/log" 2>&1 & pids+=($!)
+setsid nsenter --net=/run/netns/$host "$weft" --state-dir "$state" daemon --log warn >"$state/log" 2>&1 & pids+=($!)
 for _ in $(seq 100); do [ -S "$state/api.sock" ] && $w network ls >/dev/null 2>&1 && break; sleep 0.1; done
 $w network create lab --subnet 172.30.0.0/16 >/dev/null
 for name in c d e; do $w run -d --name $name --net lab -- sleep 10000 >/dev/null; done
@@ -36,17 +38,17 @@ done
 for i in $(seq 40); do echo "172.30.0.$((i + 4)) s$i"; done >"$state/hosts"
 for i in $(seq 40); do echo "s$i A"; [ $((i % 10)) = 0 ] && for n in 1 2 3 4; do echo "nobody$i$n A"; done; done >"$state/questions"
 dnsmasq="dnsmasq -k -p 53 --no-resolv --no-hosts --addn-hosts=$state/hosts --domain-needed --cache-size=1000 --local-ttl=5 --user=root --pid-file --bind-interfaces"
-$w exec d $dnsmasq --listen-address="$d" >/dev/null 2>&1 & pids+=($!)
-ip netns exec $kernel $dnsmasq --listen-address=172.30.0.1 >/dev/null 2>&1 & pids+=($!)
+setsid $w exec d $dnsmasq --listen-address="$d" >/dev/null 2>&1 & pids+=($!)
+setsid ip netns exec $kernel $dnsmasq --listen-address=172.30.0.1 >/dev/null 2>&1 & pids+=($!)
 sleep 1
 
 flood() { # seconds, server, command prefix: questions a second, mean latency in us, lost in percent
-    timeout 60 $3 dnsperf -s "$2" -d "$state/questions" -l "$1" -q 100 -c 4 2>/dev/null |
+    timeout 60 setsid -w $3 dnsperf -s "$2" -d "$state/questions" -l "$1" -q 100 -c 4 2>/dev/null |
         awk '/Queries per second/ {qps=$4} /Average Latency/ {us=$4*1e6} /Queries lost/ {lost=$4; gsub(/[(%)]/, "", lost)} END {printf "%.0f %.0f %s\n", qps, us, lost}'
 }
 pings() { # address, command prefix: p50 and p99 in us
     timeout 60 $2 ping -q -i 0.002 -c 20 "$1" >/dev/null
-    timeout 60 $2 ping -i 0.002 -c 1000 "$1" | sed -n 's/.*time=\([0-9.]*\) ms/\1/p' | sort -n | awk '{at[NR]=$1*1000} END {printf "%.0f %.0f\n", at[int(NR/2)], at[int(NR*.99)]}'
+    timeout 60 setsid -w $2 ping -i 0.002 -c 1000 "$1" | sed -n 's/.*time=\([0-9.]*\) ms/\1/p' | sort -n | awk '{at[NR]=$1*1000} END {printf "%.0f %.0f\n", at[int(NR/2)], at[int(NR*.99)]}'
 }
 rows() { # who, server, asker's prefix, address to ping, pinger's prefix
     set -- "$@" $(flood 3 "$2" "$3")

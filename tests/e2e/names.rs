@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("names::files_change_in_place_and_the_host_s_never", NEEDS, files),
         test("names::kill_9_and_restart", NEEDS, restart),
         test("names::a_flood_of_questions_leaves_switching_alone", NEEDS, flood),
+        test("names::who_asks_much_is_answered_too", NEEDS, many),
         test("names::on_an_uplink_of_packets", NEEDS, packets),
         test("names::bad_words_are_told", NEEDS, bad_words),
         test("names::p15_redis_by_name_over_a_restart", &[Need::Root, Need::Tun, Need::Tool("redis-server"), Need::Tool("python3")], redis),
@@ -286,6 +287,30 @@ fn flood() {
     // One sandbox's flood may cost its neighbours a question; stub resolvers ask again.
     assert!(dig(&lab, "a", "+tries=5 +time=1 b").contains(&"10.9.0.4".into()), "names are still answered");
     lab.weft("network ls").ok();
+}
+
+/// Far more at once than the resolver answers at once, twice over; what is lost is asked again.
+fn many() {
+    let lab = lab();
+    sleeper(&lab, "a", "--net net");
+    sleeper(&lab, "b", "--net net");
+    let program = "import socket,struct
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(2)
+def ask(i): s.sendto(struct.pack('>HHHHHH',i,256,1,0,0,0)+b'\\1b\\0\\0\\1\\0\\1',('10.9.0.1',53))
+waiting=set(range(4000)); asked=0
+for i in range(200): ask(i)
+while waiting:
+ try: a=s.recv(512)
+ except TimeoutError:
+  for i in sorted(waiting)[:200]: ask(i)
+  continue
+ assert a[-4:]==bytes([10,9,0,3]),a
+ waiting.discard(struct.unpack('>H',a[:2])[0])
+ if asked<3800: ask(200+asked); asked+=1
+print('all')
+";
+    let asking = lab.weft_command().args(["exec", "a", "timeout", "120", "python3", "-c", program]).output().expect("python3");
+    assert_eq!(String::from_utf8_lossy(&asking.stdout), "all\n", "{}", String::from_utf8_lossy(&asking.stderr));
 }
 
 fn packets() {

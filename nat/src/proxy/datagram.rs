@@ -36,7 +36,7 @@ const DNS_LIFETIME: Duration = Duration::from_secs(20);
 const ECHO_LIFETIME: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(5);
 /// Datagrams read from one socket before another has its turn.
-const BURST: usize = 256;
+const BURST: usize = 32;
 /// The longest payload of IPv6 (RFC 8200 without jumbograms); IPv4's is 20 bytes less.
 const MOST_BYTES: usize = 65_527;
 

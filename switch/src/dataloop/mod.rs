@@ -22,7 +22,7 @@ use std::{
 use crossbeam_channel::Receiver as Requests;
 use dataplane::{Outbox, Switch, SwitchConfig};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
-use packet::{Instant, Pool, PoolConfig, PortId};
+use packet::{Frame, Instant, NetworkId, Pool, PoolConfig, PortId};
 use tokio::sync::mpsc;
 
 use self::handle::Request;
@@ -43,6 +43,10 @@ const RING: Token = Token(usize::MAX - 1);
 const READ_BUDGET: usize = 64;
 /// Completions handled between two submissions, so that writes go out while reads come in.
 const RING_BUDGET: usize = 64;
+/// Of a turn, for the uplink to take frames; looked at after so many; and frames that may wait for the next one.
+const OUTSIDE_TIME: packet::Duration = packet::Duration::from_micros(50);
+const OUTSIDE_AT_ONCE: usize = 4;
+const OUTSIDE_BACKLOG: usize = 256;
 /// Frames of one turn at most: a burst flooded to a thousand ports.
 const OUTBOX_FRAMES: usize = 65_536;
 /// Requests that may wait for the loop.
@@ -60,6 +64,8 @@ struct Loop {
     switch: Switch,
     outbox: Outbox,
     pool: Pool,
+    /// What the uplink is to take.
+    outside: VecDeque<(NetworkId, Frame)>,
     uplink: Uplink,
     tunnels: Tunnels,
     ring: Option<Ring>,
@@ -112,6 +118,7 @@ impl Loop {
             switch: Switch::new(SwitchConfig { seed: config.seed, ..SwitchConfig::default() }, pool.clone()),
             outbox: Outbox::new(OUTBOX_FRAMES),
             pool,
+            outside: VecDeque::with_capacity(2 * OUTSIDE_BACKLOG),
             uplink,
             tunnels,
             ring,
@@ -147,6 +154,7 @@ impl Loop {
             if self.switch.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.switch.handle_timeout(now, &mut self.outbox);
             }
+            self.hand_out(now);
             self.uplink.turn(&mut self.switch, &mut self.outbox, now);
             let control = &self.control;
             self.uplink.take_events(|event| drop(control.try_send(LoopEvent::Flow(event))));

@@ -48,7 +48,7 @@ impl Loop {
     }
 
     fn has_work(&mut self) -> bool {
-        !self.ready.is_empty() || self.uplink.has_work() || self.tunnels.has_work() || !self.requests.is_empty() || self.ring.as_mut().is_some_and(Ring::has_work)
+        !self.ready.is_empty() || !self.outside.is_empty() || self.uplink.has_work() || self.tunnels.has_work() || !self.requests.is_empty() || self.ring.as_mut().is_some_and(Ring::has_work)
     }
 
     /// Spins for the adaptive while. A success doubles the next spin, a failure halves it; each

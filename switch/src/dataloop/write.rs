@@ -3,9 +3,9 @@
 use dataplane::{Command, DropReason};
 use mio::{Interest, Token, unix::SourceFd};
 use nix::errno::Errno;
-use packet::{Frame, PortId};
+use packet::{Frame, Instant, PortId};
 
-use super::{Loop, LoopEvent};
+use super::{Loop, LoopEvent, OUTSIDE_AT_ONCE, OUTSIDE_BACKLOG, OUTSIDE_TIME};
 use crate::{io::ReadMode, sys::ring::Ring};
 
 impl Loop {
@@ -20,18 +20,25 @@ impl Loop {
             let now = self.now();
             self.tunnels.flush(&mut self.switch, &mut self.outbox, now);
         }
-        if !self.outbox.outside.is_empty() {
-            let now = self.now();
-            for (network, frame) in self.outbox.outside.drain(..) {
-                self.uplink.take(network, frame, now);
-            }
-        }
         if !self.outbox.captures.is_empty() {
             self.write_captures();
         }
         for event in self.outbox.events.drain(..) {
             // Control may be slow; the data plane never waits for it.
             drop(self.control.try_send(LoopEvent::Switch(event)));
+        }
+    }
+
+    /// Gives the uplink what gateways took for the outside. It does much for each frame, so it has some time of
+    /// a turn: what is switched does not wait for the rest.
+    pub(super) fn hand_out(&mut self, now: Instant) {
+        self.outside.extend(self.outbox.outside.drain(..));
+        let end = self.now() + OUTSIDE_TIME;
+        let mut count = 0;
+        while self.outside.len() > OUTSIDE_BACKLOG || count % OUTSIDE_AT_ONCE != 0 || self.now() < end {
+            let Some((network, frame)) = self.outside.pop_front() else { break };
+            self.uplink.take(network, frame, now);
+            count += 1;
         }
     }
 

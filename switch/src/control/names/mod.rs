@@ -3,14 +3,17 @@
 //! A view is what a sandbox may know: its networks, and whom to ask about the rest. Most sandboxes of a
 //! network share one; who is in several networks, or was given servers of its own, has another. The
 //! uplink leads a question to the gateway's port 53 to the resolver of the asker's view, which listens
-//! on the host's loopback. Everything here runs on the control thread: switching does not notice.
+//! on the host's loopback. Everything here runs on the control thread, but for answers to who asks too much
+//! (`spare`): switching does not notice.
 
 mod files;
 mod server;
+mod spare;
 mod upstream;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, PoisonError, RwLock, atomic::Ordering},
 };
@@ -24,7 +27,7 @@ use weft_control::{
     names::{AddHost, Files, HostAddress, Surroundings},
 };
 
-use self::{server::Server, upstream::Upstream};
+use self::{server::Server, spare::Spare, upstream::Upstream};
 use super::{
     publishing::gateway_of,
     runtime::{Inner, unavailable},
@@ -57,6 +60,7 @@ impl View {
 /// Everything that runs for names.
 pub(super) struct Names {
     handle: Handle,
+    spare: Spare,
     upstream: Arc<Upstream>,
     servers: BTreeMap<View, Server>,
     /// What the data plane was told.
@@ -92,9 +96,13 @@ struct Askers<'a> {
 
 impl Names {
     /// Must be called from the control thread's runtime. `dns` is asked where a network names nobody.
-    pub(super) fn new(dns: &[IpAddr]) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub(super) fn new(dns: &[IpAddr]) -> io::Result<Self> {
+        Ok(Self {
             handle: Handle::current(),
+            spare: Spare::start()?,
             upstream: Arc::new(Upstream::new(dns)),
             servers: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -103,7 +111,7 @@ impl Names {
             asking_for_host: BTreeSet::new(),
             host: Surroundings::default(),
             again: Touched::default(),
-        }
+        })
     }
 
     /// Questions that were refused at a limit.
@@ -171,7 +179,7 @@ impl Names {
             if self.servers.contains_key(&view) {
                 continue;
             }
-            match Server::start(&self.handle, &self.upstream, &view, &self.model) {
+            match Server::start(&self.handle, &self.spare, &self.upstream, &view, &self.model) {
                 Ok(server) => drop(self.servers.insert(view, server)),
                 Err(error) => {
                     tracing::error!(networks = ?view.networks, %error, "no resolver: names are not answered there");

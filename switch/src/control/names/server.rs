@@ -4,10 +4,10 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -23,7 +23,11 @@ use weft_control::{
     names::{Asked, Handled, Transport, Zone, handle, reply_refused, reply_servfail},
 };
 
-use super::{View, upstream::Upstream};
+use super::{
+    View,
+    spare::{Question, Spare},
+    upstream::Upstream,
+};
 
 /// Questions of one view that wait for others' answers.
 const MOST_WAITING: usize = 256;
@@ -34,6 +38,10 @@ const IDLE: Duration = Duration::from_secs(10);
 const LONGEST: usize = 4096;
 /// Ports tried until one is free for both protocols.
 const TRIES: usize = 32;
+/// Questions of one view by one protocol that are answered at once in a window. A sandbox that asks more has what
+/// processor time is left (UDP), or waits (TCP): asking may not slow the switch down.
+const AT_ONCE: u32 = 100;
+const WINDOW: Duration = Duration::from_millis(10);
 /// After an error of a socket, so that a lasting one takes no processor.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -44,8 +52,9 @@ pub(super) struct Server {
     tasks: [AbortHandle; 2],
 }
 
-/// What its tasks share.
-struct Resolver {
+/// What its tasks share, and the thread for what exceeds the pace.
+pub(super) struct Resolver {
+    runtime: Handle,
     model: Arc<RwLock<Model>>,
     /// What is known of the view; made when somebody asks after a change, since most changes are
     /// followed by others before that.
@@ -55,13 +64,21 @@ struct Resolver {
     upstream: Arc<Upstream>,
     turn: AtomicUsize,
     waiting: Arc<Semaphore>,
+    by_tcp: Mutex<Pace>,
+}
+
+/// How much of a window is used.
+struct Pace {
+    began: Instant,
+    count: u32,
 }
 
 impl Server {
-    pub(super) fn start(runtime: &Handle, upstream: &Arc<Upstream>, view: &View, model: &Arc<RwLock<Model>>) -> io::Result<Self> {
+    pub(super) fn start(runtime: &Handle, spare: &Spare, upstream: &Arc<Upstream>, view: &View, model: &Arc<RwLock<Model>>) -> io::Result<Self> {
         let _inside = runtime.enter();
         let (udp, tcp) = bind()?;
         let resolver = Arc::new(Resolver {
+            runtime: runtime.clone(),
             model: Arc::clone(model),
             zone: RwLock::default(),
             is_stale: AtomicBool::new(true),
@@ -69,9 +86,11 @@ impl Server {
             upstream: Arc::clone(upstream),
             turn: AtomicUsize::new(0),
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
+            by_tcp: Mutex::new(Pace::new()),
         });
         let at = udp.local_addr()?;
-        let tasks = [runtime.spawn(serve_udp(Arc::new(udp), Arc::clone(&resolver))).abort_handle(), runtime.spawn(serve_tcp(tcp, Arc::clone(&resolver))).abort_handle()];
+        let by_udp = serve_udp(Arc::new(udp), Arc::clone(&resolver), spare.clone());
+        let tasks = [runtime.spawn(by_udp).abort_handle(), runtime.spawn(serve_tcp(tcp, Arc::clone(&resolver))).abort_handle()];
         Ok(Self { at, resolver, tasks })
     }
 
@@ -103,15 +122,31 @@ fn bind() -> io::Result<(UdpSocket, TcpListener)> {
     Err(last)
 }
 
+impl Pace {
+    fn new() -> Self {
+        Self { began: Instant::now(), count: 0 }
+    }
+
+    /// Whether one more may be answered at once.
+    fn take(&mut self) -> bool {
+        if self.began.elapsed() >= WINDOW {
+            *self = Self::new();
+        }
+        self.count += 1;
+        self.count <= AT_ONCE
+    }
+}
+
 impl Resolver {
     /// What is known here, or refused, is answered at once; the rest is for [`Self::ask`].
-    fn handle(&self, message: &[u8], transport: Transport) -> Handled {
-        match handle(&self.zone(), message, transport, self.turn.fetch_add(1, Ordering::Relaxed)) {
+    fn handle(&self, zone: &Zone, message: &[u8], transport: Transport) -> Handled {
+        match handle(zone, message, transport, self.turn.fetch_add(1, Ordering::Relaxed)) {
             Handled::Forward(_) if !self.view.forwards => Handled::Answer(reply_refused(message)),
             handled => handled,
         }
     }
 
+    /// What is known now.
     fn zone(&self) -> Arc<Zone> {
         if self.is_stale.swap(false, Ordering::Acquire) {
             let model = self.model.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -119,44 +154,73 @@ impl Resolver {
             *self.zone.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&zone);
             return zone;
         }
+        self.last_zone()
+    }
+
+    /// What was known when somebody last asked for [`Self::zone`].
+    pub(super) fn last_zone(&self) -> Arc<Zone> {
         Arc::clone(&self.zone.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn ask(&self, asked: &Asked, message: &[u8], transport: Transport) -> Vec<u8> {
-        let answer = self.upstream.ask(asked, message, &self.view.dns, transport).await;
-        answer.unwrap_or_else(|| reply_servfail(message))
-    }
-}
-
-async fn serve_udp(socket: Arc<UdpSocket>, resolver: Arc<Resolver>) {
-    let mut buffer = vec![0; LONGEST];
-    loop {
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
-            sleep(PAUSE).await;
-            continue;
-        };
-        let message = &buffer[..length];
-        let answer = match resolver.handle(message, Transport::Udp) {
-            Handled::Ignore => continue,
+    /// Answers a datagram; when others have to be asked, later.
+    pub(super) fn answer(self: &Arc<Self>, zone: &Zone, socket: &Arc<UdpSocket>, message: &[u8], from: SocketAddr) {
+        let answer = match self.handle(zone, message, Transport::Udp) {
+            Handled::Ignore => return,
             Handled::Answer(answer) => answer,
-            Handled::Forward(asked) => match Arc::clone(&resolver.waiting).try_acquire_owned() {
+            Handled::Forward(asked) => match Arc::clone(&self.waiting).try_acquire_owned() {
                 Ok(place) => {
-                    let (socket, resolver, message) = (Arc::clone(&socket), Arc::clone(&resolver), message.to_vec());
-                    tokio::spawn(async move {
+                    let (socket, resolver, message) = (Arc::clone(socket), Arc::clone(self), message.to_vec());
+                    self.runtime.spawn(async move {
                         let answer = resolver.ask(&asked, &message, Transport::Udp).await;
                         socket.send_to(&answer, from).await.ok();
                         drop(place);
                     });
-                    continue;
+                    return;
                 }
                 Err(_) => {
-                    resolver.upstream.busy.fetch_add(1, Ordering::Relaxed);
+                    self.refuse();
                     reply_servfail(message)
                 }
             },
         };
         // A full socket buffer is a lost datagram: the asker asks again.
         socket.try_send_to(&answer, from).ok();
+    }
+
+    fn refuse(&self) {
+        self.upstream.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn ask(&self, asked: &Asked, message: &[u8], transport: Transport) -> Vec<u8> {
+        let answer = self.upstream.ask(asked, message, &self.view.dns, transport).await;
+        answer.unwrap_or_else(|| reply_servfail(message))
+    }
+
+    /// Waits until a question by TCP may be answered.
+    async fn keep_pace(&self) {
+        while !self.by_tcp.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            sleep(WINDOW).await;
+        }
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, resolver: Arc<Resolver>, spare: Spare) {
+    let mut buffer = vec![0; LONGEST];
+    let mut pace = Pace::new();
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let message = &buffer[..length];
+        if pace.take() {
+            resolver.answer(&resolver.zone(), &socket, message, from);
+            continue;
+        }
+        let question = Question { resolver: Arc::clone(&resolver), socket: Arc::clone(&socket), message: message.to_vec(), from };
+        if !spare.give(question) {
+            resolver.refuse();
+        }
     }
 }
 
@@ -182,7 +246,8 @@ async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>) {
 async fn serve_connection(mut stream: TcpStream, resolver: &Resolver) -> io::Result<()> {
     loop {
         let message = timeout(IDLE, read_message(&mut stream)).await??;
-        let answer = match resolver.handle(&message, Transport::Tcp) {
+        resolver.keep_pace().await;
+        let answer = match resolver.handle(&resolver.zone(), &message, Transport::Tcp) {
             Handled::Ignore => continue,
             Handled::Answer(answer) => answer,
             Handled::Forward(asked) => resolver.ask(&asked, &message, Transport::Tcp).await,

@@ -128,7 +128,7 @@ impl Runtime {
             live: BTreeMap::new(),
             balanced: BTreeMap::new(),
             mesh: LiveMesh::default(),
-            resolving: Names::new(dns),
+            resolving: Names::new(dns).map_err(|error| format!("no thread for names: {error}"))?,
             events: events.clone(),
             consoles: Consoles::default(),
             spaces: BTreeMap::new(),
