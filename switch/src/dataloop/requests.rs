@@ -22,7 +22,13 @@ impl Loop {
                 Request::AddTunnel(config, tunnel, reply) => drop(reply.send(self.add_tunnel(config, &tunnel, now))),
                 Request::Tunnel(command, reply) => drop(reply.send(self.tunnels.apply(command, now))),
                 Request::SetCarrier(port, on, reply) => drop(reply.send(self.set_carrier(port, on))),
-                Request::Uplink(command, reply) => drop(reply.send(self.uplink.apply(*command, now))),
+                Request::Uplink(command, reply) => {
+                    // What came before it is treated as before: no flow begins for who is gone.
+                    for (network, frame) in self.outside.drain(..) {
+                        self.uplink.take(network, frame, now);
+                    }
+                    drop(reply.send(self.uplink.apply(*command, now)));
+                }
                 Request::Explain(port, bytes, reply) => drop(reply.send(self.explain(port, &bytes, now))),
                 Request::StartCapture(config, reply) => drop(reply.send(self.start_capture(config, now))),
                 Request::Shutdown => self.stopping = true,
