@@ -12,6 +12,7 @@ weft=${TARGET:-$PWD/target/release}/weft
 state=$(mktemp -d) out=$(mktemp)
 host=pn$$h kernel=pn$$k sandboxes=(pn$$c pn$$d pn$$e) pids=()
 cleanup() {
+    $w rm -f $($w ps -aq) >/dev/null 2>&1
     kill "${pids[@]}" 2>/dev/null; sleep 0.3
     for ns in $host $kernel "${sandboxes[@]}"; do ip netns pids "$ns" 2>/dev/null | xargs -r kill -9; ip netns del "$ns" 2>/dev/null; done
     umount "$state"/netns/* "$state"/switch.netns 2>/dev/null

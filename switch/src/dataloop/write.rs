@@ -33,6 +33,9 @@ impl Loop {
     /// a turn: what is switched does not wait for the rest.
     pub(super) fn hand_out(&mut self, now: Instant) {
         self.outside.extend(self.outbox.outside.drain(..));
+        if self.outside.is_empty() {
+            return;
+        }
         let end = self.now() + OUTSIDE_TIME;
         let mut count = 0;
         while self.outside.len() > OUTSIDE_BACKLOG || count % OUTSIDE_AT_ONCE != 0 || self.now() < end {
