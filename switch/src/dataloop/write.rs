@@ -20,6 +20,7 @@ impl Loop {
             let now = self.now();
             self.tunnels.flush(&mut self.switch, &mut self.outbox, now);
         }
+        self.outside.extend(self.outbox.outside.drain(..));
         if !self.outbox.captures.is_empty() {
             self.write_captures();
         }
@@ -32,7 +33,6 @@ impl Loop {
     /// Gives the uplink what gateways took for the outside. It does much for each frame, so it has some time of
     /// a turn: what is switched does not wait for the rest.
     pub(super) fn hand_out(&mut self, now: Instant) {
-        self.outside.extend(self.outbox.outside.drain(..));
         if self.outside.is_empty() {
             return;
         }
