@@ -1,9 +1,9 @@
-//! Namespaces and views from inside. SPEC rows: N1, N5, N6, N7, N8.
+//! Namespaces and views from inside. SPEC rows: N1, N5, N6, N7, N8, X2.
 
 use libtest_mimic::Trial;
 use weft_tests::{
     lab::Lab,
-    run::eventually,
+    run::{eventually, run},
     runner::{Need, test},
 };
 
@@ -16,7 +16,19 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("netns::n6_n8_exec_and_loopback", NEEDS, n6_exec),
         test("netns::n7_identify_pids_and_events", NEEDS, n7_identify),
         test("netns::n7_ids", NEEDS, n7_ids),
+        test("netns::x2_what_a_sandbox_has_of_its_own", NEEDS, x2_own),
     ]
+}
+
+/// As README.md says: the network, and mounts and the host's name for its own /etc; nothing else that containers are made of.
+fn x2_own() {
+    let lab = Lab::start();
+    lab.weft("network create net --subnet 10.9.0.0/24").ok();
+    let inside = run(lab.weft_command().args(["run", "--rm", "--net", "net", "--", "sh", "-c", "cd /proc/self/ns; for kind in net mnt uts pid user ipc cgroup; do echo $kind $(readlink $kind); done"]));
+    let ours = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace").display().to_string();
+    let own: Vec<_> = inside.ok().lines().filter_map(|line| line.split_once(' ')).map(|(kind, id)| (kind.to_owned(), id != ours(kind))).collect();
+    let expected = [("net", true), ("mnt", true), ("uts", true), ("pid", false), ("user", false), ("ipc", false), ("cgroup", false)];
+    assert_eq!(own, expected.map(|(kind, is_own)| (kind.to_owned(), is_own)));
 }
 
 fn n1_views() {
