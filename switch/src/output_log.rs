@@ -4,13 +4,15 @@
 //! with its end. Docker's attach and logs streams are the same without the time, so reading is cutting.
 //!
 //! The log is two files, each of half its bound: one that is written to, and the one before it (`.1`). A
-//! reader keeps what it reads open, so that it loses nothing unless two files were begun meanwhile.
+//! reader keeps what it reads open, so that it loses nothing unless two files were begun meanwhile; the
+//! removal of the log takes nothing from who reads it in the process that removes it.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
@@ -35,10 +37,48 @@ pub(crate) struct Entry {
 }
 
 /// The file before the one that is written to.
-pub(crate) fn older(path: &Path) -> PathBuf {
+fn older(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");
     name.into()
+}
+
+/// Where a log is.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) path: PathBuf,
+    /// Its files once they have no names any more.
+    removed: OnceLock<Vec<File>>,
+}
+
+impl Log {
+    pub(crate) fn at(path: &Path) -> Arc<Self> {
+        Arc::new(Self { path: path.into(), removed: OnceLock::new() })
+    }
+
+    /// Takes its files' names away; they are gone with their last reader. Nobody writes to it any more.
+    pub(crate) fn remove(&self) {
+        self.removed.get_or_init(|| self.named());
+        for path in [&older(&self.path), &self.path] {
+            drop(std::fs::remove_file(path));
+        }
+    }
+
+    /// Its files, the newest last. That is opened first, so that none in between is left out when the next is
+    /// begun meanwhile.
+    fn named(&self) -> Vec<File> {
+        let newest = File::open(&self.path);
+        let before = File::open(older(&self.path));
+        [before, newest].into_iter().flatten().collect()
+    }
+
+    /// The file after `file`, or the first that is still there.
+    fn after(&self, file: &File) -> io::Result<Option<File>> {
+        let named = self.named();
+        let files = self.removed.get().unwrap_or(&named);
+        let next = files.iter().rposition(|known| same(known, file)).map_or(0, |at| at + 1);
+        files.get(next).map(File::try_clone).transpose()
+    }
 }
 
 /// The writing end.
@@ -103,7 +143,7 @@ impl LogWriter {
 /// A reading end, somewhere in the log.
 #[derive(Debug)]
 pub(crate) struct LogReader {
-    path: PathBuf,
+    log: Arc<Log>,
     file: File,
     offset: u64,
     /// How many files it has gone on to.
@@ -112,20 +152,20 @@ pub(crate) struct LogReader {
 
 impl LogReader {
     /// From the first entry that is there.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(older(path)).or_else(|_| File::open(path))?;
-        Ok(Self { path: path.into(), file, offset: 0, turns: 0 })
+    pub(crate) fn open(log: &Arc<Log>) -> io::Result<Self> {
+        let file = File::open(older(&log.path)).or_else(|_| File::open(&log.path))?;
+        Ok(Self { log: log.clone(), file, offset: 0, turns: 0 })
     }
 
     /// From the end.
-    pub(crate) fn open_at_end(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        Ok(Self { path: path.into(), offset: file.metadata()?.len(), file, turns: 0 })
+    pub(crate) fn open_at_end(log: &Arc<Log>) -> io::Result<Self> {
+        let file = File::open(&log.path)?;
+        Ok(Self { log: log.clone(), offset: file.metadata()?.len(), file, turns: 0 })
     }
 
     /// Whether it reads the file that is written to.
     pub(crate) fn is_in_newest(&self) -> bool {
-        File::open(&self.path).is_ok_and(|newest| same(&newest, &self.file))
+        File::open(&self.log.path).is_ok_and(|newest| same(&newest, &self.file))
     }
 
     /// The next whole entries; none at the end.
@@ -155,19 +195,14 @@ impl LogReader {
     /// At the end of one file: to the next, if there is one. What was added to this one before the next was
     /// begun is read first.
     fn go_on(&mut self) -> io::Result<bool> {
-        // Gone: between two files, or with its container.
-        let Ok(newest) = File::open(&self.path) else { return Ok(false) };
-        if same(&newest, &self.file) {
-            return Ok(false);
-        }
+        let Some(next) = self.log.after(&self.file)? else { return Ok(false) };
         let offset = self.offset;
         let added = !self.read_here()?.is_empty();
         if added {
             self.offset = offset;
             return Ok(true);
         }
-        let before = File::open(older(&self.path)).ok().filter(|before| !same(before, &self.file));
-        self.file = before.unwrap_or(newest);
+        self.file = next;
         self.offset = 0;
         self.turns += 1;
         Ok(true)
@@ -206,7 +241,7 @@ mod tests {
     fn what_was_written_is_read_and_half_an_entry_waits() {
         let path = fresh("whole");
         let mut writer = LogWriter::open(&path, 1 << 20, 0).unwrap();
-        let mut reader = LogReader::open(&path).unwrap();
+        let mut reader = LogReader::open(&Log::at(&path)).unwrap();
         assert_eq!(reader.read().unwrap(), []);
         assert_eq!(writer.append(1, b"one\ntwo").unwrap(), 7);
         writer.append(2, &[0xff; LINE_MAX + 1]).unwrap();
@@ -223,7 +258,8 @@ mod tests {
         const BOUND: u64 = 4096;
         let path = fresh("bounded");
         let mut writer = LogWriter::open(&path, BOUND, 0).unwrap();
-        let (mut follower, mut slow) = (LogReader::open(&path).unwrap(), LogReader::open(&path).unwrap());
+        let log = Log::at(&path);
+        let (mut follower, mut slow) = (LogReader::open(&log).unwrap(), LogReader::open(&log).unwrap());
         let mut seen = Vec::new();
         for number in 0..1000 {
             let line = format!("{number}\n");
@@ -241,7 +277,7 @@ mod tests {
         let size = |path: &Path| std::fs::metadata(path).unwrap().len();
         assert!(size(&path) + size(&older(&path)) <= BOUND);
         // One that begins now, and one that lost the middle, end with the last.
-        for reader in [&mut LogReader::open(&path).unwrap(), &mut slow] {
+        for reader in [&mut LogReader::open(&log).unwrap(), &mut slow] {
             let mut late = Vec::new();
             loop {
                 match reader.read().unwrap() {
@@ -252,13 +288,31 @@ mod tests {
             let late = numbers(&late);
             assert!(late.is_sorted() && late.len() > 50 && late.last() == Some(&999), "{late:?}");
         }
-        assert_eq!(LogReader::open_at_end(&path).unwrap().read().unwrap(), []);
+        assert_eq!(LogReader::open_at_end(&log).unwrap().read().unwrap(), []);
         // One entry is longer than half the bound.
         writer.turn().unwrap();
         assert_eq!(writer.append(1, &[b'x'; LINE_MAX]).unwrap(), LINE_MAX);
         assert_eq!(writer.append(1, b"x").unwrap(), 0);
-        for path in [older(&path), path] {
-            std::fs::remove_file(path).unwrap();
+        log.remove();
+        assert!(!path.exists() && !older(&path).exists());
+    }
+
+    #[test]
+    fn a_removed_log_is_read_to_its_end() {
+        let path = fresh("removed");
+        let log = Log::at(&path);
+        let mut writer = LogWriter::open(&path, 1 << 10, 0).unwrap();
+        writer.append(1, b"one").unwrap();
+        let mut readers = vec![LogReader::open(&log).unwrap()];
+        for text in [b"two", b"end"] {
+            readers.push(LogReader::open_at_end(&log).unwrap());
+            writer.turn().unwrap();
+            writer.append(1, text).unwrap();
         }
+        log.remove();
+        assert!(!path.exists() && !older(&path).exists());
+        let texts = |mut reader: LogReader| std::iter::from_fn(|| reader.read().unwrap().pop()).map(|entry| entry.text).collect::<Vec<_>>();
+        let seen: Vec<_> = readers.into_iter().map(texts).collect();
+        assert_eq!(seen, [vec![b"one".to_vec(), b"two".to_vec(), b"end".to_vec()], vec![b"two".to_vec(), b"end".to_vec()], vec![b"end".to_vec()]]);
     }
 }

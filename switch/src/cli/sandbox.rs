@@ -17,7 +17,10 @@ use super::{
     table::{cut, table},
     unavailable,
 };
-use crate::{client::escape, output_log::LogReader};
+use crate::{
+    client::escape,
+    output_log::{Log, LogReader},
+};
 
 pub(super) fn exec(arguments: &ExecArguments, place: &Place) -> End {
     exec_in(&find(&arguments.sandbox, place)?, &arguments.sandbox, &arguments.command)
@@ -103,7 +106,7 @@ pub(super) fn logs(name: &str, place: &Place) -> End {
 
 /// What it wrote, each stream to its own.
 fn copy_log(path: &std::path::Path) -> std::io::Result<u8> {
-    let mut log = LogReader::open(path)?;
+    let mut log = LogReader::open(&Log::at(path))?;
     loop {
         let entries = log.read()?;
         if entries.is_empty() {

@@ -41,7 +41,7 @@ use tokio::{
 
 use crate::{
     control::http::Stream as ChannelBody,
-    output_log::{self, Entry, LogReader, LogWriter},
+    output_log::{Entry, Log, LogReader, LogWriter},
 };
 
 /// Most that is still read of a container whose process has ended.
@@ -64,7 +64,7 @@ pub(crate) struct Progress {
 
 /// The streams of one container, or of a detached command.
 pub(crate) struct Console {
-    log: PathBuf,
+    log: Arc<Log>,
     state: Mutex<Streams>,
     progress: watch::Sender<Progress>,
 }
@@ -102,7 +102,7 @@ impl Consoles {
     /// The console of a container, made when first asked for.
     pub(crate) fn of(&self, id: &str, log: &Path) -> Arc<Console> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(Console { log: log.to_owned(), state: Mutex::default(), progress: watch::Sender::default() });
+        let fresh = || Arc::new(Console { log: Log::at(log), state: Mutex::default(), progress: watch::Sender::default() });
         all.entry(id.to_owned()).or_insert_with(fresh).clone()
     }
 
@@ -115,8 +115,7 @@ impl Consoles {
             for name in ["1", "2"] {
                 drop(std::fs::remove_file(console.fifo(name)));
             }
-            drop(std::fs::remove_file(&console.log));
-            drop(std::fs::remove_file(output_log::older(&console.log)));
+            console.log.remove();
         }
     }
 }
@@ -124,7 +123,7 @@ impl Consoles {
 impl Console {
     /// Makes the log, so that it can be followed before anything is in it.
     pub(crate) fn make_log(&self) -> io::Result<()> {
-        LogWriter::open(&self.log, 0, 0).map(drop)
+        LogWriter::open(&self.log.path, 0, 0).map(drop)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
@@ -136,7 +135,7 @@ impl Console {
     }
 
     fn fifo(&self, name: &str) -> PathBuf {
-        self.log.with_extension(format!("fifo{name}"))
+        self.log.path.with_extension(format!("fifo{name}"))
     }
 
     /// Standard streams for a process about to start; what it writes is logged from here on.
@@ -192,7 +191,7 @@ impl Console {
         let mut streams = self.streams();
         // Counted from one, so that there is one before the first.
         let number = streams.writer.as_ref().map_or(1, |writer| writer.number);
-        let writer = LogWriter::open(&self.log, bound, number)?;
+        let writer = LogWriter::open(&self.log.path, bound, number)?;
         self.progress.send_modify(|progress| progress.logged = writer.length());
         streams.writer = Some(writer);
         streams.stop = Some(stop.clone());
@@ -241,7 +240,7 @@ impl Console {
         let mut streams = self.streams();
         let Some(writer) = &mut streams.writer else { return bytes.len() };
         let used = writer.append(stream, bytes).unwrap_or_else(|error| {
-            tracing::warn!(%error, log = %self.log.display(), "output is lost");
+            tracing::warn!(%error, log = %self.log.path.display(), "output is lost");
             bytes.len()
         });
         let logged = writer.length();
@@ -273,7 +272,7 @@ impl Console {
         let lags = |reader: &Arc<Position>| reader.file.load(Relaxed) + 1 < writer.number;
         let slowest = attached.iter().filter_map(Weak::upgrade).filter(lags).map(|reader| reader.moved.load(Relaxed)).min();
         if (slowest.is_none() || force) && let Err(error) = writer.turn() {
-            tracing::warn!(%error, log = %self.log.display(), "no more output is kept");
+            tracing::warn!(%error, log = %self.log.path.display(), "no more output is kept");
             streams.writer = None;
             return None;
         }
@@ -440,7 +439,7 @@ impl View {
     }
 
     /// Entries before the last `tail`.
-    fn skip(&self, log: &Path) -> u64 {
+    fn skip(&self, log: &Arc<Log>) -> u64 {
         let (Some(tail), Ok(mut reader)) = (self.tail, LogReader::open(log)) else { return 0 };
         let mut count = 0_u64;
         while let Ok(entries) = reader.read() {
