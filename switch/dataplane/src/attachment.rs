@@ -10,7 +10,7 @@ use crate::{
     hint::unlikely,
     outbox::{Outbox, Sendable},
     port::{PortConfig, PortCounters},
-    storm::Bucket,
+    rate::Bucket,
     vlan::{Membership, TagEdit},
 };
 
@@ -63,6 +63,10 @@ impl Separation {
     }
 }
 
+fn storm_bucket(config: &PortConfig, now: Instant) -> Option<Bucket> {
+    config.storm.map(|limit| Bucket::new(limit.frames_per_second, limit.burst, now))
+}
+
 impl Attachment {
     pub(crate) fn new(id: PortId, bridge: u32, config: PortConfig, now: Instant) -> Self {
         Self {
@@ -76,7 +80,7 @@ impl Attachment {
             unseen: config.mtu as usize + ETHERNET_LEN,
             counters: PortCounters::default(),
             guard: config.guard.as_ref().map(Checks::new),
-            storm: config.storm.map(|limit| Bucket::new(limit, now)),
+            storm: storm_bucket(&config, now),
             guard_reported: None,
             storm_reported: None,
             config,
@@ -90,7 +94,7 @@ impl Attachment {
     /// Becomes what `config` says, and keeps what it counted; a storm bucket whose limit stays keeps
     /// its level.
     pub(crate) fn configure(&mut self, config: PortConfig, now: Instant) {
-        let storm = if config.storm == self.config.storm { self.storm } else { config.storm.map(|limit| Bucket::new(limit, now)) };
+        let storm = if config.storm == self.config.storm { self.storm } else { storm_bucket(&config, now) };
         let is_balanced = self.is_balanced();
         *self = Self {
             counters: std::mem::take(&mut self.counters),

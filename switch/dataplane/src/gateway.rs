@@ -27,7 +27,7 @@ use self::{
     balancer::Balancer,
     dhcp::{Served, Server},
 };
-use crate::{drop::DropReason, error_limit::ErrorLimit, header::Header};
+use crate::{drop::DropReason, header::Header, rate::ErrorLimit};
 
 /// The gateway of a network, as control wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]

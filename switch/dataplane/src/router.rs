@@ -33,7 +33,7 @@ use ipnetwork::IpNetwork;
 use nat::{Nat, NatConfig, Plain, Refused, Translated};
 use packet::{Frame, Instant, Mac, NetworkId, Pool, UnicastMac, ip_destination, ip_source};
 
-use crate::error_limit::ErrorLimit;
+use crate::rate::ErrorLimit;
 pub use fit::clamp_mss;
 use met::{Met, MetLately};
 use neighbours::{Known, Neighbours};

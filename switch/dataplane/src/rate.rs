@@ -1,10 +1,9 @@
-//! Storm control: a token bucket on what a port may cause to be flooded.
+//! Token buckets: what a port may cause to be flooded (storm control), and how many ICMP errors are told (RFC 1812
+//! section 4.3.2.8, RFC 4443 section 2.4 f).
 
 use packet::Instant;
 
-use crate::port::StormLimit;
-
-/// Tokens are kept as nanoseconds of credit: one frame costs a frame's share of a second.
+/// Tokens are kept as nanoseconds of credit: one costs its share of a second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     cost_ns: u64,
@@ -14,10 +13,10 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
-    pub(crate) fn new(limit: StormLimit, now: Instant) -> Self {
-        let cost_ns = 1_000_000_000 / u64::from(limit.frames_per_second.max(1));
-        let full_ns = cost_ns * u64::from(limit.burst.max(1));
+    /// A full one: `burst` tokens at once, `per_second` in the long run.
+    pub(crate) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        let cost_ns = 1_000_000_000 / u64::from(per_second.max(1));
+        let full_ns = cost_ns * u64::from(burst.max(1));
         Self { cost_ns, full_ns, credit_ns: full_ns, filled_at: now }
     }
 
@@ -34,13 +33,30 @@ impl Bucket {
     }
 }
 
+/// A hundred ICMP errors at once, and a hundred a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ErrorLimit(Bucket);
+
+impl Default for ErrorLimit {
+    fn default() -> Self {
+        Self(Bucket::new(100, 100, Instant::ZERO))
+    }
+}
+
+impl ErrorLimit {
+    /// Whether another may be told; it counts as told.
+    pub(crate) fn may_tell(&mut self, now: Instant) -> bool {
+        self.0.take(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_burst_then_the_rate() {
-        let mut bucket = Bucket::new(StormLimit { frames_per_second: 1000, burst: 5 }, Instant::ZERO);
+        let mut bucket = Bucket::new(1000, 5, Instant::ZERO);
         assert_eq!((0..10).filter(|_| bucket.take(Instant::ZERO)).count(), 5);
         let passed = (1..=1_000_000_u64).filter(|us| bucket.take(Instant::from_nanos(us * 1000))).count();
         assert!((999..=1000).contains(&passed), "{passed}");
