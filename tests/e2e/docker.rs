@@ -8,7 +8,7 @@ use std::{
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use weft_tests::{
-    lab::{Lab, weft_binary},
+    lab::{Lab, install_weft},
     run::{eventually, run, words},
     runner::test,
 };
@@ -358,6 +358,7 @@ fn life() {
     assert!(docker.run("rm web").fails().contains("container is running"));
     assert!(docker.run("top web").ok().contains("sleep 1000"));
     docker.run("rename web site").ok();
+    eventually("it has begun", || docker.run("logs site").stdout == "started\n");
     assert!(docker.run("ps --format {{.Names}}").ok().contains("site"));
     docker.run("stop site").ok();
     assert_eq!(docker.format("site", "{{.State.Status}} {{.State.ExitCode}} {{.NetworkSettings.IPAddress}}."), "exited 143 .");
@@ -415,9 +416,9 @@ fn without_root() {
     let mut lab = Lab::without_daemon();
     let user = "61235";
     let weft = lab.dir().join("weft");
-    std::fs::copy(weft_binary(), &weft).expect("a copy");
+    install_weft(&weft);
     let state = lab.state_dir();
-    lab.host.sh(&format!("chmod 755 {0} {1}; mkdir {2}; chown {user}:{user} {2}", lab.dir().display(), weft.display(), state.display())).ok();
+    lab.host.sh(&format!("chmod 755 {0}; mkdir {1}; chown {user}:{user} {1}", lab.dir().display(), state.display())).ok();
     let line = format!("--reuid {user} --regid {user} --clear-groups {} --state-dir {} daemon", weft.display(), state.display());
     lab.adopt(lab.host.command("setpriv").args(words(&line)).stderr(Stdio::null()).spawn().expect("a daemon"));
     eventually("the daemon answers", || lab.weft("network ls").code == Some(0));

@@ -1,7 +1,7 @@
 //! As an ordinary user, made up for the test: no root, no /dev/net/tun (mode 0600), and with one.
 
 use std::{
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
 
@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use crate::uplink::WHO;
 use weft_tests::{
-    lab::{Lab, weft_binary},
+    lab::{Lab, install_weft},
     ns::{Background, signal},
     run::{Ran, eventually, run},
     runner::{Need, test},
@@ -39,9 +39,7 @@ impl User {
         let home = std::env::temp_dir().join(format!("weft-user-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&home).expect("home");
         nix::unistd::chown(&home, Some(UID.into()), Some(UID.into())).expect("chown");
-        // The build tree may be closed to others.
-        std::fs::copy(weft_binary(), home.join("weft")).expect("copy");
-        std::fs::set_permissions(home.join("weft"), std::fs::Permissions::from_mode(0o755)).expect("mode");
+        install_weft(&home.join("weft"));
         std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart.toml"), home.join("quickstart.toml")).expect("copy");
         Self { home, tun, host: None }
     }

@@ -259,3 +259,12 @@ pub fn weft_binary() -> PathBuf {
     assert!(binary.exists(), "{} is missing: run `cargo build --release` or set WEFT_BIN", binary.display());
     binary
 }
+
+/// A copy of it that everybody may run, for users who cannot enter the build tree. It is another process that copies:
+/// one that this forks meanwhile for another test would hold the copy open for writing (ETXTBSY).
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn install_weft(to: &Path) {
+    run(Command::new("install").args(["-m", "755"]).arg(weft_binary()).arg(to)).ok();
+}

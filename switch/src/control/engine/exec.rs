@@ -23,7 +23,6 @@ use weft_control::{
     docker::{read, refuse_others, value},
 };
 use tokio::{
-    net::unix::pipe,
     sync::{mpsc, watch},
     task,
 };
@@ -32,7 +31,8 @@ use super::{
     containers::{Size, find},
     lifecycle::{cannot_start, directory, environment},
     locked,
-    stream::{feed, header, hijack, receive},
+    source::Source,
+    stream::{feed, header, hijack},
     types::{Result, bad, broken, conflict, not_found},
 };
 use crate::control::{
@@ -178,11 +178,11 @@ fn begin(runtime: &Runtime, id: &str, container: &str, config: &ExecConfig, outp
         exec.terminal = streams.terminal;
     })?;
     let input = streams.input.map(|input| feed(input, || {})).transpose().map_err(broken)?;
-    let outputs = streams.outputs.into_iter().map(|(stream, from)| Ok((stream, receive(from)?))).collect::<io::Result<Vec<_>>>().map_err(broken)?;
+    let stop = watch::Sender::new(false);
+    let outputs = streams.outputs.into_iter().map(|(stream, from)| Ok((stream, Source::new(from, &stop)?))).collect::<io::Result<Vec<_>>>().map_err(broken)?;
     let (execs, id, tty) = (runtime.execs.clone(), id.to_owned(), config.tty);
     task::spawn(async move {
-        let stop = watch::Sender::new(false);
-        let copies: Vec<_> = outputs.into_iter().map(|(stream, from)| task::spawn(copy(stream, from, tty, output.clone(), stop.subscribe()))).collect();
+        let copies: Vec<_> = outputs.into_iter().map(|(stream, from)| task::spawn(copy(stream, from, tty, output.clone()))).collect();
         if let Ok(pidfd) = process::watch(pid) {
             drop(ended(pidfd).await);
         }
@@ -260,24 +260,9 @@ impl Streams {
     }
 }
 
-/// Until nobody writes any more, or all is read that was there at `stop`: what the process has started in
-/// the background may hold its output open, and nobody waits for that.
-async fn copy(stream: u8, from: pipe::Receiver, raw: bool, to: mpsc::Sender<Bytes>, mut stop: watch::Receiver<bool>) {
+async fn copy(stream: u8, mut from: Source, raw: bool, to: mpsc::Sender<Bytes>) {
     let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let stopped = *stop.borrow();
-        let length = match from.try_read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !stopped => {
-                tokio::select! {
-                    ready = from.readable() => if ready.is_err() { break },
-                    changed = stop.changed() => if changed.is_err() { break },
-                }
-                continue;
-            }
-            // The end of a terminal is an error.
-            Ok(0) | Err(_) => break,
-            Ok(length) => length,
-        };
+    while let Some(length) = from.read(&mut buffer).await {
         let mut bytes = Vec::with_capacity(length + 8);
         if !raw {
             bytes.extend(header(stream, length));

@@ -8,6 +8,7 @@ mod inspect;
 mod lifecycle;
 mod networks;
 mod service;
+mod source;
 pub(crate) mod stream;
 mod system;
 mod types;

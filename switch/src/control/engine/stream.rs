@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -39,13 +39,12 @@ use tokio::{
     task::{self, JoinHandle},
 };
 
+use super::source::{Source, nonblocking};
 use crate::{
     control::http::Stream as ChannelBody,
     output_log::{Entry, Log, LogReader, LogWriter},
 };
 
-/// Most that is still read of a container whose process has ended.
-const LAST_WORDS: usize = 1 << 20;
 const BUFFER: usize = 64 * 1024;
 /// After the end of a container: for how long nothing is written while who is attached reads nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -158,7 +157,7 @@ impl Console {
             drop(std::fs::remove_file(&path));
             nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600))?;
             outputs.push(OwnedFd::from(OpenOptions::new().read(true).write(true).open(&path)?));
-            self.capture(stream, open_nonblocking(&path)?, &stop)?;
+            self.capture(stream, Source::open(&path, &stop)?);
         }
         let [output, errors] = <[OwnedFd; 2]>::try_from(outputs).map_err(|_| io::Error::other("two streams"))?;
         Ok([input, output, errors])
@@ -170,7 +169,7 @@ impl Console {
             Input::Pipe { .. } => return Err(io::Error::other("the container has no terminal")),
         };
         let stop = self.begin(bound)?;
-        self.capture(1, pipe::Receiver::from_owned_fd_unchecked(nonblocking(ours)?)?, &stop)?;
+        self.capture(1, Source::new(ours, &stop)?);
         Ok([theirs.try_clone()?, theirs.try_clone()?, theirs])
     }
 
@@ -180,7 +179,7 @@ impl Console {
         for (stream, name) in [(1, "1"), (2, "2")] {
             let path = self.fifo(name);
             if path.exists() {
-                self.capture(stream, open_nonblocking(&path)?, &stop)?;
+                self.capture(stream, Source::open(&path, &stop)?);
             }
         }
         Ok(())
@@ -199,40 +198,24 @@ impl Console {
         Ok(stop)
     }
 
-    fn capture(self: &Arc<Self>, stream: u8, from: pipe::Receiver, stop: &watch::Sender<bool>) -> io::Result<()> {
-        let (console, mut stopped) = (self.clone(), stop.subscribe());
+    fn capture(self: &Arc<Self>, stream: u8, mut source: Source) {
+        let console = self.clone();
         let handle = task::spawn(async move {
             let mut buffer = vec![0; BUFFER];
-            let mut left = LAST_WORDS;
-            while left > 0 {
-                let is_stopped = *stopped.borrow();
-                match from.try_read(&mut buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_stopped => tokio::select! {
-                        ready = from.readable() => if ready.is_err() { break },
-                        changed = stopped.changed() => if changed.is_err() { break },
-                    },
-                    // Nobody writes any more; of a terminal that is an error.
-                    Ok(0) | Err(_) => break,
-                    Ok(length) => {
-                        let mut rest = &buffer[..length];
-                        while !rest.is_empty() {
-                            let used = console.log(stream, rest);
-                            if used == 0 {
-                                console.turn(&stopped).await;
-                            }
-                            rest = &rest[used..];
-                        }
-                        if is_stopped {
-                            left = left.saturating_sub(length);
-                        }
-                        // A flood must not keep others from their turn.
-                        task::yield_now().await;
+            while let Some(length) = source.read(&mut buffer).await {
+                let mut rest = &buffer[..length];
+                while !rest.is_empty() {
+                    let used = console.log(stream, rest);
+                    if used == 0 {
+                        console.turn(&source).await;
                     }
+                    rest = &rest[used..];
                 }
+                // A flood must not keep others from their turn.
+                task::yield_now().await;
             }
         });
         self.streams().captures.push(handle);
-        Ok(())
     }
 
     /// Logs some of it, and tells how much; nothing when the log has to turn first.
@@ -249,13 +232,13 @@ impl Console {
     }
 
     /// Begins the next file of the log, once nobody who is attached would miss what that takes away.
-    async fn turn(&self, stopped: &watch::Receiver<bool>) {
+    async fn turn(&self, source: &Source) {
         let (mut seen, mut since) = (0, Instant::now());
         while let Some(moved) = self.turn_now(false) {
             if moved != seen {
                 (seen, since) = (moved, Instant::now());
             }
-            if *stopped.borrow() && since.elapsed() > PATIENCE {
+            if source.is_stopped() && since.elapsed() > PATIENCE {
                 self.turn_now(true);
                 return;
             }
@@ -483,22 +466,6 @@ pub(crate) fn feed(to: OwnedFd, close: impl FnOnce() + Send + 'static) -> io::Re
     Ok(sender)
 }
 
-/// A pipe or terminal that tokio can read.
-pub(crate) fn receive(from: OwnedFd) -> io::Result<pipe::Receiver> {
-    pipe::Receiver::from_owned_fd_unchecked(nonblocking(from)?)
-}
-
-fn open_nonblocking(path: &Path) -> io::Result<pipe::Receiver> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    pipe::Receiver::from_file_unchecked(file)
-}
-
-fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
-    let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
-    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(fd)
-}
-
 /// What Docker calls hijacking: the connection becomes the streams. Without `Upgrade` the answer is the
 /// output alone.
 pub(crate) fn hijack(request: Request, raw: bool, input: Option<mpsc::Sender<Bytes>>, mut output: mpsc::Receiver<Bytes>) -> Response {
@@ -533,3 +500,6 @@ async fn copy_input(mut from: impl AsyncRead + Unpin, to: Option<mpsc::Sender<By
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
