@@ -16,6 +16,7 @@ use std::{
 use libtest_mimic::Trial;
 use serde_json::Value;
 use weft_tests::{
+    events::Events,
     ns::Background,
     run::{Ran, eventually, run, words},
     runner::{Need, test},
@@ -201,18 +202,10 @@ fn tutorial() {
     assert_eq!(cluster.etcdctl(1, "endpoint health --cluster").stderr.matches("is healthy").count(), 2);
     // V7: the first node tells of the second.
     cluster.start_daemon(0, LEASE);
-    let events = cluster.fabric.nodes[0].lab.dir().join("events");
-    let output = fs::File::create(&events).expect("a file");
-    let listener = cluster.fabric.nodes[0].lab.weft_command().args(["events", "--json"]).stdout(output).spawn().map(Background).expect("weft events");
-    let told = |words: &[&str]| fs::read_to_string(&events).is_ok_and(|text| text.lines().any(|line| words.iter().all(|word| line.contains(word))));
-    eventually("somebody listens", || {
-        cluster.weft(0, "network create mark").ok();
-        cluster.weft(0, "network rm mark").ok();
-        told(&["mark"])
-    });
+    let events = Events::follow(&cluster.fabric.nodes[0].lab);
     cluster.start_daemon(1, LEASE);
     eventually("the log tells of it", || cluster.log(0).contains("docker-node2 joined"));
-    eventually("an event tells of it", || told(&["\"node join\"", "docker-node2"]));
+    eventually("an event tells of it", || events.tell(&["\"node join\"", "docker-node2"]));
     let list = cluster.weft(0, "node ls").ok();
     assert!(list.contains("docker-node1 *") && list.contains("192.168.88.212"), "{list}");
     // V8: a network of one is everybody's. V9: and in the store where Docker had it.
@@ -280,8 +273,8 @@ fn tutorial() {
         cluster.docker(1, &format!("rm -f {name}")).ok();
     }
     cluster.fabric.nodes[1].lab.stop_daemon();
-    eventually("its leaving is told", || told(&["\"node leave\"", "docker-node2"]));
-    drop(listener);
+    eventually("its leaving is told", || events.tell(&["\"node leave\"", "docker-node2"]));
+    drop(events);
 }
 
 /// V10: of two nodes that ask at the same time, exactly one is given what there is once.

@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use weft_tests::{
     lab::{Lab, install_weft},
+    ns::Background,
     run::{eventually, run, words},
     runner::test,
 };
@@ -483,8 +484,15 @@ fn daemon_restart() {
 
 fn events() {
     let docker = Docker::start();
-    let follower = docker.command(&["events", "--format", "{{.Type}} {{.Action}}"]).stdout(Stdio::piped()).spawn().expect("docker events");
-    std::thread::sleep(Duration::from_millis(500));
+    let heard = docker.0.dir().join("events");
+    let output = std::fs::File::create(&heard).expect("a file");
+    let _follower = Background(docker.command(&["events", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"]).stdout(output).spawn().expect("docker events"));
+    let seen = || std::fs::read_to_string(&heard).expect("events");
+    eventually("somebody listens", || {
+        docker.run("create --name mark host true").ok();
+        docker.run("rm mark").ok();
+        seen().contains("container destroy mark")
+    });
     docker.run("network create lab").ok();
     docker.run("run --name c --network lab host true").ok();
     docker.run("rm c").ok();
@@ -493,10 +501,9 @@ fn events() {
     let until = docker.sh("date +%s").ok();
     let past = docker.args(&["events", "--since", "1", "--until", until.trim(), "--filter", "type=network", "--format", "{{.Action}}"]).ok();
     assert_eq!(past, "create\nconnect\ndisconnect\ndestroy\n");
-    let mut follower = follower;
-    drop(follower.kill());
-    let seen = String::from_utf8_lossy(&follower.wait_with_output().expect("an end").stdout).into_owned();
-    let wanted = ["network create", "container create", "container start", "container die", "container destroy", "network destroy"];
+    let wanted = ["network create lab", "container create c", "container start c", "container die c", "container destroy c", "network destroy lab"];
+    eventually("the last is heard", || seen().contains("network destroy lab"));
+    let seen = seen();
     let found: Vec<&str> = seen.lines().filter(|line| wanted.contains(line)).collect();
     assert_eq!(found, wanted, "{seen}");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use weft_tests::run::eventually;
+use weft_tests::{events::Events, run::eventually};
 
 use super::{Cluster, LEASE, faults::Flood, super::vxlan::sniff};
 
@@ -89,7 +89,7 @@ pub(super) fn rotation() {
     let mut cluster = start("");
     cluster.weft(1, "run -d --name server --net sealed -- iperf3 -s").ok();
     eventually("iperf3 listens", || cluster.weft(1, "exec server ss -ltn").stdout.contains(":5201"));
-    let (events, told) = cluster.background(1, "events --json", "events");
+    let events = Events::follow(&cluster.fabric.nodes[1].lab);
     let flood = Flood::start(&cluster, 0, "one", "two");
     let (mut load, _) = cluster.background(0, "exec one iperf3 -t 60 -b 50M --bidir -c server", "load");
     let started = std::time::Instant::now();
@@ -105,7 +105,6 @@ pub(super) fn rotation() {
     let (sent, lost) = flood.stop();
     load.kill().expect("it ends");
     load.wait().expect("it ends");
-    drop(weft_tests::ns::Background(events));
     eprintln!("rekey: {lost} of {sent} pings lost");
     assert!(sent > 300 && lost == 0, "{lost} of {sent}");
     for node in &cluster.fabric.nodes {
@@ -113,8 +112,8 @@ pub(super) fn rotation() {
             assert_eq!(node.dropped(reason), 0, "{reason}: {}", node.show());
         }
     }
-    let told = fs::read_to_string(told).expect("events");
-    assert!(told.contains("overlay rekey") && !told.contains("\"key\""), "{told}");
+    eventually("it was told", || events.tell(&["overlay rekey"]));
+    assert!(!events.text().contains("\"key\""), "{}", events.text());
     // Killed in an epoch, and back in the same: heard at once, by a session of its own.
     cluster.fabric.nodes[1].lab.kill_daemon();
     cluster.start_daemon(1, LEASE);

@@ -3,10 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use weft_tests::{
-    ns::{Background, Ns},
-    run::eventually,
-};
+use weft_tests::{events::Events, ns::Ns, run::eventually};
 
 use super::{Fabric, Node};
 
@@ -17,9 +14,7 @@ pub(super) fn smaller() {
     let (a, _b) = (one.station(18), two.station(34));
     assert!(a.pings("10.0.0.34"));
     one.lab.host.ip("link set eth0 mtu 1400").ok();
-    let events = one.lab.weft_command().args(["events", "--json"]).stdout(fs::File::create(one.lab.dir().join("events")).expect("a file")).spawn().expect("events");
-    let _events = Background(events);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let events = Events::follow(&one.lab);
     // The first one finds out; the sender of the next is told by the gateway, and needs no further telling.
     let pings = a.run("ping -c 3 -i 0.2 -W 1 -M do -s 1400 10.0.0.34");
     assert!(pings.stdout.contains(" 100% packet loss") && format!("{pings:?}").contains("mtu = 1350") || format!("{pings:?}").contains("mtu=1350"), "{pings:?}");
@@ -28,7 +23,7 @@ pub(super) fn smaller() {
     assert_eq!((&drops["underlay_mtu"], &drops["too_big"]), (&1.into(), &Value::Null), "{drops}");
     assert_eq!(one.lab.api("/v1/stats")["drops"]["too_big"], 1);
     assert_eq!(one.show()["networks"][0]["mtu"], 1350);
-    eventually("it was told", || fs::read_to_string(one.lab.dir().join("events")).is_ok_and(|events| events.contains("overlay mtu") && events.contains("1350")));
+    eventually("it was told", || events.tell(&["overlay mtu", "1350"]));
     assert!(a.run("ping -c 3 -i 0.1 -W 2 -M do -s 1322 10.0.0.34").stdout.contains(" 0% packet loss"), "what fits goes on");
     assert!(a.ip("route get 10.0.0.34").ok().contains("mtu 1350"));
     let six = a.run("ping -c 3 -i 0.2 -W 1 -M do -s 1400 fd0a::34");
