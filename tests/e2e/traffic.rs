@@ -52,7 +52,7 @@ fn iperf3_all(kind_one: &str, kind_two: &str, daemon_options: &str) {
             let bytes = report["end"]["sum_received"]["bytes"].as_u64();
             assert!(bytes.is_some_and(|bytes| bytes > 1_000_000), "TCP {to} {options}: {bytes:?} bytes, {}", report["error"]);
         }
-        for options in ["-u -b 20M", "-u -b 20M -R", "-u -b 5M -P 4", "-u -b 20M -l 8000"] {
+        for options in ["-u -b 10M", "-u -b 10M -R", "-u -b 5M -P 4", "-u -b 10M -l 8000"] {
             let report = one.iperf(to, options);
             let sum = &report["end"]["sum"];
             let (lost, packets) = (sum["lost_packets"].as_u64().unwrap_or(u64::MAX), sum["packets"].as_u64().unwrap_or(0));

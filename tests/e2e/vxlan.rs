@@ -173,7 +173,7 @@ fn traffic(one: &Ns, two: &Ns, last: u8) {
             let bytes = report["end"]["sum_received"]["bytes"].as_u64();
             assert!(bytes.is_some_and(|bytes| bytes > 500_000), "TCP {to} {options}: {bytes:?} bytes, {}", report["error"]);
         }
-        for options in ["-u -b 20M -l 1300", "-u -b 20M -l 1300 -R", "-u -b 1M -l 64", "-u -b 20M -l 8000"] {
+        for options in ["-u -b 10M -l 1300", "-u -b 10M -l 1300 -R", "-u -b 1M -l 64", "-u -b 10M -l 8000"] {
             let report = one.iperf(&to, options);
             let sum = &report["end"]["sum"];
             let (lost, packets) = (sum["lost_packets"].as_u64().unwrap_or(u64::MAX), sum["packets"].as_u64().unwrap_or(0));

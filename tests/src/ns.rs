@@ -75,7 +75,7 @@ impl Ns {
     /// Pings `to` three times; true when all were answered.
     #[must_use]
     pub fn pings(&self, to: &str) -> bool {
-        self.run(&format!("ping -c 3 -i 0.1 -W 2 {to}")).stdout.contains(" 0% packet loss")
+        self.run(&format!("ping -c 3 -i 0.1 -W 5 {to}")).stdout.contains(" 0% packet loss")
     }
 
     /// True when not a single answer comes.
