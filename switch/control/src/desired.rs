@@ -1,7 +1,8 @@
 //! What is to be, as a whole: the way there from what is, with the least change.
 //!
 //! Networks and sandboxes that weft made are compared. Namespaces and devices that others attached, and containers made
-//! in Docker's way, are left alone, and with them the networks that they are in.
+//! in Docker's way, are left alone, and with them the networks that they are in. So are a cluster's networks, which are all
+//! nodes': a file may make one, but its silence takes none away. What leads out of them comes and goes by itself.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
+    cluster::WAY_OUT,
     config::{DEFAULT_NETWORK, DefaultNetwork},
     edit::Difference,
     error::{Code, ControlError, Result},
-    model::{Endpoint, EndpointKind, Model, NetnsTarget, Sandbox},
+    model::{Endpoint, EndpointKind, Model, NetnsTarget, Network, Sandbox},
     names::NameOptions,
     publish::{self, PublishRequest, Published},
 };
@@ -195,7 +197,9 @@ impl Model {
         if let Some(twice) = wanted.iter().find(|request| !names.insert(&request.name)) {
             return Err(ControlError::new(Code::Invalid, &twice.name, format!("network {} is there twice, or is the default one, which has [default-network]", twice.name)));
         }
-        let gone: Vec<String> = self.networks.values().filter(|network| !names.contains(network.name.as_str()) && self.members(&network.id).next().is_none()).map(|network| network.name.clone()).collect();
+        let is_ours = |network: &&Network| !network.is_global() && network.name != WAY_OUT;
+        let is_gone = |network: &&Network| is_ours(network) && !names.contains(network.name.as_str()) && self.members(&network.id).next().is_none();
+        let gone: Vec<String> = self.networks.values().filter(is_gone).map(|network| network.name.clone()).collect();
         self.networks = self.networks.iter().filter(|(_, network)| !gone.contains(&network.name)).map(|(id, network)| (id.clone(), network.clone())).collect();
         // Those that go make room for those that come.
         steps.splice(0..0, gone.into_iter().map(Step::RemoveNetwork));
@@ -226,6 +230,9 @@ impl Model {
             for endpoint in &sandbox.endpoints {
                 let network = self.networks.get(&endpoint.network).map_or(endpoint.network.as_str(), |network| network.name.as_str());
                 let wanted = request.endpoints.iter().find(|wanted| wanted.network == network);
+                if wanted.is_none() && self.is_way_out(sandbox, endpoint) {
+                    continue;
+                }
                 if wanted.is_none_or(|wanted| !fits(endpoint, wanted)) {
                     leaving.push(Step::Disconnect(name.clone(), network.into()));
                     joining.extend(wanted.map(|wanted| Step::Connect(name.clone(), wanted.clone())));
@@ -360,6 +367,29 @@ mod tests {
         assert_eq!(steps, [Step::RemoveSandbox("a".into())], "its network stays with it");
         let error = model.plan(&desired(&FILE.replace("name = \"a\"", "name = \"mine\""))).unwrap_err();
         assert!(error.message.contains("mine"));
+    }
+
+    /// A shared network is other nodes' too, which may be in it; and its members' way out comes and goes with it.
+    #[test]
+    fn a_cluster_s_networks_stay_unless_a_file_names_them() {
+        let file = format!("{FILE}[[network]]\nname = \"wide\"\ndriver = \"overlay\"\n").replace("}]", "}, { network = \"wide\" }]").replace("subnet =", "internal = true\nsubnet =");
+        let mut model = Model::default();
+        let wide = NetworkCreate { name: "wide".into(), driver: Some("overlay".into()), global: Some(true), ..NetworkCreate::default() };
+        let others = NetworkCreate { name: "others".into(), ..wide.clone() };
+        let wanted = desired(&file);
+        for (number, network) in [wide, others, NetworkCreate { name: WAY_OUT.into(), isolated_default: true, ..NetworkCreate::default() }].iter().chain(&wanted.networks.as_ref().unwrap()[..1]).enumerate() {
+            model.create_network(network, format!("{number:064}")).unwrap();
+        }
+        let mut sandbox = wanted.sandboxes.clone().unwrap().remove(0);
+        sandbox.publish.clear();
+        let id = model.create_sandbox(&sandbox, "a".repeat(64)).unwrap();
+        for (number, endpoint) in sandbox.endpoints.iter().chain([&EndpointCreate { network: WAY_OUT.into(), ..EndpointCreate::default() }]).enumerate() {
+            model.create_endpoint(&id, endpoint, format!("b{number:063}"), EndpointKind::Tap).unwrap();
+        }
+        let wanted = Desired { sandboxes: Some(vec![sandbox]), ..wanted };
+        assert_eq!(model.plan(&wanted).unwrap(), [], "neither of what others made, nor of what comes by itself");
+        let texts: Vec<_> = model.plan(&desired("")).unwrap().iter().map(|step| step.line().text).collect();
+        assert_eq!(texts, ["sandbox a", "network lab"]);
     }
 
     #[test]

@@ -36,12 +36,20 @@ impl Model {
         networks.filter(|network| network.is_global()).any(|network| !network.internal)
     }
 
+    fn leads_out(&self, endpoint: &Endpoint) -> bool {
+        self.networks.get(&endpoint.network).is_some_and(|network| network.name == WAY_OUT)
+    }
+
+    /// Whether an endpoint comes and goes with the shared networks that its sandbox is in.
+    pub(crate) fn is_way_out(&self, sandbox: &Sandbox, endpoint: &Endpoint) -> bool {
+        self.leads_out(endpoint) && self.wants_way_out(sandbox)
+    }
+
     /// Takes away the endpoint of a sandbox that was only its way out of shared networks, when it is in none any more.
     pub fn remove_idle_way_out(&mut self, sandbox: &str) -> Option<Endpoint> {
         let sandbox = self.sandboxes.get(sandbox).filter(|sandbox| !self.wants_way_out(sandbox))?;
         let asked = |name: &str| sandbox.container.as_ref().is_some_and(|container| container.networks.iter().any(|wanted| wanted.network == name));
-        let is_it = |endpoint: &&Endpoint| self.networks.get(&endpoint.network).is_some_and(|network| network.name == WAY_OUT);
-        let endpoint = sandbox.endpoints.iter().find(is_it).filter(|_| !asked(WAY_OUT))?.id.clone();
+        let endpoint = sandbox.endpoints.iter().find(|endpoint| self.leads_out(endpoint)).filter(|_| !asked(WAY_OUT))?.id.clone();
         let id = sandbox.id.clone();
         self.remove_endpoint(&id, &endpoint)
     }
