@@ -54,6 +54,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::a_node_without_root", &[NEEDS, &[Need::Tool("setpriv")]].concat(), reach::rootless),
         test("cluster::internal_and_own_networks", NEEDS, internal_and_own),
         test("cluster::configurations_leave_shared_networks", NEEDS, networks::configurations),
+        test("cluster::unused_networks_go_without_the_store", NEEDS, networks::pruned_without_the_store),
         test("cluster::mesh_x5_v17_o7_every_node_answers", MESH, mesh::every_node_answers),
         test("cluster::mesh_x5_races_have_one_winner", MESH, mesh::races),
         test("cluster::mesh_x5_the_dead_leave", MESH, mesh::the_dead_leave),

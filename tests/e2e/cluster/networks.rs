@@ -29,3 +29,19 @@ pub(super) fn configurations() {
     let again = cluster.weft(1, &line("diff"));
     assert!(again.code == Some(0) && again.stdout.is_empty(), "{again:?}");
 }
+
+/// Unused networks of this node go without the store; those that cannot go stay.
+pub(super) fn pruned_without_the_store() {
+    let mut cluster = Cluster::start(2);
+    cluster.weft(1, "network create -d overlay wide").ok();
+    cluster.weft(0, "network create plain").ok();
+    eventually("shared", || cluster.has(0, "wide"));
+    cluster.stores.iter_mut().for_each(|store| *store = None);
+    eventually("the store is missed", || cluster.log(0).contains("store cannot be used"));
+    assert!(cluster.weft(0, "network prune -f").ok().contains("plain"));
+    assert!(!cluster.has(0, "plain") && cluster.has(0, "wide"));
+    assert!(cluster.weft(0, "network prune -f").fails().contains("cannot be used"), "nothing else was to go");
+    (0..2).for_each(|node| cluster.start_store(node));
+    eventually("it goes", || cluster.weft(0, "network prune -f").code == Some(0) && !cluster.has(0, "wide"));
+    eventually("everywhere", || !cluster.has(1, "wide"));
+}

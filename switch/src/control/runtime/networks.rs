@@ -30,16 +30,30 @@ impl Inner {
         model.network(&id).cloned()
     }
 
-    /// Removes the networks that nobody is in and that are `wanted`, but for the default one: all or none; gives
-    /// their names.
+    /// Removes the networks that nobody is in and that are `wanted`, but for the default one; gives their names. A shared one that
+    /// cannot go now (somebody entered it elsewhere, the store is away) stays, and is the error only if there was nothing else.
     pub(crate) fn prune_networks(&mut self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>> {
         let used = self.model.networks_in_use();
         let unused = |network: &&Network| network.name != "bridge" && !used.contains(network.id.as_str()) && wanted(network);
-        let gone: Vec<Network> = self.model.networks.values().filter(unused).cloned().collect();
+        let unused: Vec<Network> = self.model.networks.values().filter(unused).cloned().collect();
         let mut model = self.model.clone();
-        for network in &gone {
-            model.remove_network(&network.id)?;
-            self.release_network(network)?;
+        let (mut gone, mut stays) = (Vec::new(), None);
+        for network in unused {
+            let mut without = model.clone();
+            without.remove_network(&network.id)?;
+            match self.release_network(&network) {
+                Ok(()) => {
+                    model = without;
+                    gone.push(network);
+                }
+                Err(error) => {
+                    tracing::warn!(network = network.name, %error, "an unused network stays");
+                    stays = Some(error);
+                }
+            }
+        }
+        if let Some(error) = stays.filter(|_| gone.is_empty()) {
+            return Err(error);
         }
         self.commit(model)?;
         for network in &gone {
