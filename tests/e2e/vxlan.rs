@@ -47,6 +47,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("vxlan::v11_no_footprint_no_kernel_device", NEEDS, footprint),
         test("vxlan::a_smaller_path_is_named_and_told", NEEDS, path::smaller),
         test("vxlan::a_download_outlives_a_smaller_path", PATH, path::downloads),
+        test("vxlan::edited_live", NEEDS, edited),
         test("vxlan::words_and_refusals", &[Need::Root, Need::Tun], words),
     ]
 }
@@ -391,6 +392,27 @@ fn restart() {
     assert!(a.cannot_ping("10.0.0.34") && node.dropped("no_remote") > 0);
     node.lab.weft("vxlan peer add net 192.168.88.212").ok();
     assert!(a.pings("10.0.0.34"));
+}
+
+/// What an edit of a network in use says of its packets and stations is its tunnel's too.
+fn edited() {
+    let fabric = Fabric::new(2, 2, "");
+    for node in &fabric.nodes {
+        node.lab.host.sh("ip link set eth0 mtu 9000").ok();
+    }
+    fabric.wire.sh("for link in n1 n2 br0; do ip link set $link mtu 9000; done").ok();
+    fabric.overlay(2, false, "");
+    for (node, last) in fabric.nodes.iter().zip([18, 34]) {
+        node.lab.weft(&format!("run -d --name s --net net:ip=10.0.0.{last} -- sleep 1000")).ok();
+        node.lab.weft("network edit net --mtu 8900 --ageing 60").ok();
+    }
+    let lab = &fabric.nodes[0].lab;
+    let crosses = |bytes: u32| lab.weft(&format!("exec s ping -c 1 -W 1 -M do -s {bytes} 10.0.0.34")).code == Some(0);
+    eventually("large packets cross", || crosses(8800));
+    assert_eq!(fabric.nodes[0].show()["networks"][0]["mtu"], 8900);
+    lab.weft("network edit net --mtu 1300").ok();
+    assert!(!crosses(1300) && crosses(1200));
+    assert_eq!(fabric.nodes[0].show()["networks"][0]["mtu"], 1300);
 }
 
 /// In a user namespace, without the kernel's tunnels.

@@ -65,6 +65,11 @@ impl Inner {
         }
         let bridge = *self.bridges.get(&after.id).ok_or_else(|| unavailable("the network has no bridge"))?;
         self.dataplane.apply(Command::SetBridge(bridge, bridge_config(after))).map_err(unavailable)?;
+        if after.overlay.is_some() && (before.mtu, before.ageing_s) != (after.mtu, after.ageing_s) {
+            // What it learned it learns again.
+            self.close_tunnel(&after.id);
+            self.open_tunnel(after, bridge)?;
+        }
         let served = |network: &weft_control::Network| {
             let pools: Vec<_> = network.pools.iter().map(|pool| (pool.subnet, pool.gateway)).collect();
             (pools, network.own_addresses.clone(), network.mtu, network.masquerade, network.nat, network.nat_source.clone(), network.nat_prefix)
