@@ -53,6 +53,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::over_ipv6", NEEDS, reach::ipv6),
         test("cluster::a_node_without_root", &[NEEDS, &[Need::Tool("setpriv")]].concat(), reach::rootless),
         test("cluster::internal_and_own_networks", NEEDS, internal_and_own),
+        test("cluster::a_network_is_made_anew_unheard", MESH, networks::made_anew),
+        test("cluster::a_number_that_is_taken_on_one_node", NEEDS, networks::number_taken),
         test("cluster::configurations_leave_shared_networks", NEEDS, networks::configurations),
         test("cluster::unused_networks_go_without_the_store", NEEDS, networks::pruned_without_the_store),
         test("cluster::mesh_x5_v17_o7_every_node_answers", MESH, mesh::every_node_answers),

@@ -47,6 +47,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("vxlan::v11_no_footprint_no_kernel_device", NEEDS, footprint),
         test("vxlan::a_smaller_path_is_named_and_told", NEEDS, path::smaller),
         test("vxlan::a_download_outlives_a_smaller_path", PATH, path::downloads),
+        test("vxlan::a_port_that_is_taken_at_the_start", NEEDS, taken_at_the_start),
         test("vxlan::edited_live", NEEDS, edited),
         test("vxlan::words_and_refusals", &[Need::Root, Need::Tun], words),
     ]
@@ -394,6 +395,24 @@ fn restart() {
     assert!(a.pings("10.0.0.34"));
 }
 
+/// A daemon that starts while another program has the UDP port says so, and takes it when it is free.
+fn taken_at_the_start() {
+    let mut fabric = Fabric::new(2, 2, "");
+    fabric.overlay(2, false, "");
+    let (a, b) = (fabric.nodes[0].station(18), fabric.nodes[1].station(34));
+    assert!(a.pings("10.0.0.34"));
+    fabric.nodes[0].lab.kill_daemon();
+    let taken = Netns::open_path(fabric.nodes[0].lab.host.path()).expect("the namespace").run(|| Ok(UdpSocket::bind("0.0.0.0:4789"))).expect("the namespace").expect("the port");
+    fabric.nodes[0].lab.start_daemon();
+    let lab = &fabric.nodes[0].lab;
+    let doctor = lab.weft("doctor");
+    assert!(doctor.code == Some(1) && doctor.stdout.contains("network net has no way to the other nodes: UDP port 4789"), "{doctor:?}");
+    assert!(lab.weft("vxlan peer add net 192.168.88.77").fails().contains("UDP port 4789"));
+    drop(taken);
+    eventually("the way is open", || b.run("ping -c 1 -W 1 10.0.0.18").code == Some(0));
+    assert!(a.pings("fd0a::34") && !lab.weft("doctor").stdout.contains("no way to the other nodes"));
+}
+
 /// What an edit of a network in use says of its packets and stations is its tunnel's too.
 fn edited() {
     let fabric = Fabric::new(2, 2, "");
@@ -462,7 +481,9 @@ fn words() {
         assert!(error.contains(culprit), "{options}: {error}");
     }
     assert!(lab.weft("network create x --vni 5").fails().contains("vni"));
-    assert!(lab.weft("vxlan peer add bridge 10.0.0.2").fails().contains("no overlay"));
+    for line in ["peer add bridge 10.0.0.2", "peer ls bridge", "show bridge"] {
+        assert!(lab.weft(&format!("vxlan {line}")).fails().contains("no overlay"), "{line}");
+    }
     assert!(lab.weft("vxlan peer rm one 10.0.0.2").fails().contains("10.0.0.2"));
     assert!(lab.weft("vxlan fdb del 02:00:00:00:00:01 one").fails().contains("02:00:00:00:00:01"));
     // A port that is taken: nothing is left over, and the reason is said.

@@ -476,11 +476,14 @@ async fn nodes(State(runtime): State<Runtime>) -> Answer<Vec<api::NodeInfo>> {
     change(runtime, |inner| inner.nodes()).await
 }
 
-/// Empty without a cluster.
+/// Without a cluster, only what is wrong with overlays of this node.
 async fn cluster_checks(State(runtime): State<Runtime>) -> Answer<Vec<api::Check>> {
     blocking(move || {
-        let checks = runtime.lock().cluster_checks();
-        Ok(checks.map(super::cluster::Checks::run).unwrap_or_default())
+        let (tunnels, cluster) = {
+            let inner = runtime.lock();
+            (inner.tunnel_checks(), inner.cluster_checks())
+        };
+        Ok(cluster.map(super::cluster::Checks::run).into_iter().flatten().chain(tunnels).collect())
     })
     .await
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use vxlan::{RemoteKind, VniConfig, crypt::Keys};
 use weft_control::{
     Code, ControlError, Network, Result,
-    api::{EncryptionInfo, OverlayInfo, Overlays, RemoteStation},
+    api::{Check, EncryptionInfo, OverlayInfo, Overlays, RemoteStation},
     overlay::{Overlay, Remote},
 };
 
@@ -24,16 +24,55 @@ use crate::{
 };
 
 impl Inner {
-    /// Opens the tunnel of a network whose bridge was made, if it is an overlay.
+    /// Opens the tunnel of a network whose bridge was made, if it is an overlay. One that cannot be opened is tried again, see
+    /// [`Inner::reopen_tunnels`].
     pub(super) fn open_tunnel(&mut self, network: &Network, bridge: NetworkId) -> Result<()> {
         let (Some(overlay), Some(name)) = (&network.overlay, network.tunnel_port()) else { return Ok(()) };
         let mut port = PortConfig::new(bridge, name);
         port.mtu = network.mtu;
         port.foreign = true;
-        let id = self.dataplane.add_tunnel(port, self.tunnel_of(network, overlay)?).map_err(refused)?;
-        self.tunnels.insert(network.id.clone(), id);
-        self.install_secrets(network);
-        Ok(())
+        let opened = self.check_vni(network, overlay).and_then(|()| self.dataplane.add_tunnel(port, self.tunnel_of(network, overlay)?).map_err(refused));
+        match opened {
+            Ok(id) => {
+                self.tunnels.insert(network.id.clone(), id);
+                self.shut.remove(&network.id);
+                self.install_secrets(network);
+                Ok(())
+            }
+            Err(error) => {
+                if self.shut.insert(network.id.clone(), error.clone()).as_ref() != Some(&error) {
+                    tracing::error!(network = network.name, %error, "no way to the other nodes");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The cluster may have given a network the number of one that is this node's alone.
+    fn check_vni(&self, network: &Network, overlay: &Overlay) -> Result<()> {
+        let is_same = |other: &Overlay| other.vni == overlay.vni && other.port.unwrap_or(self.vxlan_port) == overlay.port.unwrap_or(self.vxlan_port);
+        let open = self.model.networks.values().filter(|other| other.id != network.id && self.tunnels.contains_key(&other.id));
+        match open.into_iter().find(|other| other.overlay.as_ref().is_some_and(is_same)) {
+            Some(other) => Err(ControlError::new(Code::Conflict, &network.name, format!("VNI {} is already in use by network {}", overlay.vni, other.name)).hint("remove one of them, and make it with another --vni")),
+            None => Ok(()),
+        }
+    }
+
+    /// What was in the way may be gone: another program on the UDP port, another network with the number.
+    pub(super) fn reopen_tunnels(&mut self) {
+        for id in self.shut.keys().cloned().collect::<Vec<_>>() {
+            let (Some(network), Some(&bridge)) = (self.model.networks.get(&id).cloned(), self.bridges.get(&id)) else { continue };
+            if self.open_tunnel(&network, bridge).is_ok() {
+                tracing::info!(network = network.name, "the way to the other nodes is open");
+                self.serve_mesh();
+            }
+        }
+    }
+
+    /// What `weft doctor` says of those that are not open.
+    pub(crate) fn tunnel_checks(&self) -> Vec<Check> {
+        let shut = self.shut.iter().filter_map(|(id, error)| Some((&self.model.networks.get(id)?.name, error)));
+        shut.map(|(name, error)| Check { ok: false, text: format!("network {name} has no way to the other nodes: {}", error.message), hint: error.hint.clone() }).collect()
     }
 
     fn tunnel_of(&self, network: &Network, overlay: &Overlay) -> Result<TunnelConfig> {
@@ -65,6 +104,7 @@ impl Inner {
     }
 
     pub(super) fn close_tunnel(&mut self, network: &str) {
+        self.shut.remove(network);
         if let Some(port) = self.tunnels.remove(network) {
             self.dataplane.remove_port(port).ok();
         }
@@ -74,7 +114,10 @@ impl Inner {
     fn tunnel(&self, reference: &str) -> Result<(PortId, u16)> {
         let network = self.model.network(reference)?;
         let overlay = network.as_overlay()?;
-        let port = self.tunnels.get(&network.id).copied().ok_or_else(|| unavailable(format!("the tunnel of network {} is not open", network.name)))?;
+        let port = self.tunnels.get(&network.id).copied().ok_or_else(|| {
+            let why = self.shut.get(&network.id).map_or("it is being made", |error| &error.message);
+            unavailable(format!("the tunnel of network {} is not open: {why}", network.name))
+        })?;
         Ok((port, overlay.port.unwrap_or(self.vxlan_port)))
     }
 
@@ -139,7 +182,7 @@ impl Inner {
 
     /// All overlays, or one.
     pub(crate) fn overlays(&self, reference: Option<&str>) -> Result<Overlays> {
-        let only = reference.map(|reference| self.model.network(reference).map(|network| network.id.clone())).transpose()?;
+        let only = reference.map(|reference| self.model.network(reference).and_then(|network| network.as_overlay().map(|_| network.id.clone()))).transpose()?;
         let state = self.tunnel_state()?;
         let Reply::Ports(ports) = self.dataplane.apply(Command::ShowPorts(None)).map_err(unavailable)? else { return Err(unavailable("no ports")) };
         let mut infos = Vec::new();

@@ -28,8 +28,10 @@ impl Inner {
         for network in self.model.networks.values().cloned().collect::<Vec<_>>() {
             let bridge = self.add_bridge(&network)?;
             // Its sandboxes still have one another; a device is opened when it is there.
-            if let Err(error) = self.open_wires(&network, bridge) {
-                tracing::error!(network = network.name, %error, "no way to other nodes, or to the LAN");
+            if let Err(error) = self.open_wires(&network, bridge)
+                && !self.shut.contains_key(&network.id)
+            {
+                tracing::error!(network = network.name, %error, "no way to the LAN");
             }
         }
         let mut processes = Vec::new();

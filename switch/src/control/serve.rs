@@ -229,6 +229,7 @@ async fn sweep(runtime: Runtime) {
             }
             inner.reopen_uplink();
             inner.watch_parents();
+            inner.reopen_tunnels();
         };
         drop(task::spawn_blocking(look).await);
     }

@@ -5,7 +5,47 @@ use std::fs;
 
 use weft_tests::run::eventually;
 
-use super::Cluster;
+use super::{Cluster, LEASE};
+
+/// A network that is removed and made anew, under its name and with its number, while a node is away.
+pub(super) fn made_anew() {
+    let mut cluster = Cluster::start(2);
+    let create = "network create -d overlay --ingress --vni 5000 mesh";
+    cluster.weft(0, create).ok();
+    eventually("shared", || cluster.has(1, "mesh"));
+    cluster.fabric.nodes[1].lab.kill_daemon();
+    cluster.weft(0, "network rm mesh").ok();
+    let id = cluster.weft(0, create).ok();
+    cluster.start_daemon(1, LEASE);
+    eventually("it has heard", || cluster.weft(1, "network inspect mesh").json()[0]["id"] == id.trim());
+    let shown = cluster.fabric.nodes[1].show()["networks"].clone();
+    assert!(shown.as_array().is_some_and(|all| all.len() == 1), "its tunnel is open: {shown}");
+    for wrong in ["no way to the other nodes", "use ids"] {
+        assert!(!cluster.log(1).contains(wrong), "{}", cluster.log(1));
+    }
+    // The node's station is in the new one.
+    cluster.weft(0, "run -d --name web --net mesh -p 8080:80 -- python3 -m http.server 80").ok();
+    let at = format!("http://{}:8080", cluster.fabric.nodes[1].underlay());
+    let client = cluster.fabric.outsider(100);
+    eventually("it answers by the other node", || client.sh(&format!("curl -gs -m 3 {at}")).code == Some(0));
+}
+
+/// The cluster gives a network the number of one that is a node's own: that is said there, and over when one of them goes.
+pub(super) fn number_taken() {
+    let cluster = Cluster::start(2);
+    cluster.weft(0, "network create -d overlay --vni 6000 --subnet 10.66.0.0/24 --peer 192.168.88.99 own").ok();
+    cluster.weft(1, "network create -d overlay --vni 6000 wide").ok();
+    eventually("shared", || cluster.has(0, "wide"));
+    (0..2).for_each(|node| drop(cluster.sleeper(node, &format!("s{node}"), "wide").ok()));
+    let why = "network wide has no way to the other nodes: VNI 6000 is already in use by network own";
+    let doctor = cluster.weft(0, "doctor");
+    assert!(doctor.code == Some(1) && doctor.stdout.contains(why), "{doctor:?}");
+    assert!(!cluster.weft(1, "doctor").stdout.contains("no way to the other nodes"));
+    assert_eq!(cluster.log(0).matches("no way to the other nodes").count(), 1, "{}", cluster.log(0));
+    cluster.weft(0, "network rm own").ok();
+    eventually("the way is open", || cluster.pings(0, "s0", "s1") && cluster.pings(1, "s1", "s0"));
+    assert!(!cluster.weft(0, "doctor").stdout.contains("no way to the other nodes"));
+}
 
 /// takes away what leads out of them.
 pub(super) fn configurations() {

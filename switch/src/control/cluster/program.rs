@@ -13,12 +13,19 @@ use crate::tunnel::TunnelCommand;
 
 impl Inner {
     /// Makes `model` the truth, of which only what is the cluster's differs. A network that cannot be opened here is still
-    /// known, and tried again with the next change.
+    /// known, and tried again.
     pub(super) fn adopt(&mut self, model: Model) {
         let old = self.model.clone();
+        // First, since one that came may have the number of one that went.
+        for network in old.networks.values().filter(|network| !model.networks.contains_key(&network.id)) {
+            self.drop_bridge(&network.id);
+            self.event("network destroy", json!({ "network": network.name, "id": network.id }));
+        }
         for network in model.networks.values().filter(|network| network.is_global()) {
-            if let Err(error) = self.program(old.networks.get(&network.id), network) {
-                tracing::error!(network = network.name, %error, "no way to the other nodes");
+            if let Err(error) = self.program(old.networks.get(&network.id), network)
+                && !self.shut.contains_key(&network.id)
+            {
+                tracing::error!(network = network.name, %error, "other nodes may not be reached");
             }
         }
         // The store has it, and the data plane: a full disk changes nothing about that.
@@ -27,12 +34,8 @@ impl Inner {
             self.model = model;
             self.serve_names();
         }
-        for network in old.networks.values().filter(|network| !self.model.networks.contains_key(&network.id)).cloned().collect::<Vec<_>>() {
-            self.drop_bridge(&network.id);
-            self.event("network destroy", json!({ "network": network.name, "id": network.id }));
-        }
         for network in self.model.networks.values().filter(|network| !old.networks.contains_key(&network.id)) {
-            if let Some(other) = old.networks.values().find(|other| other.name == network.name) {
+            if let Some(other) = self.model.networks.values().find(|other| other.name == network.name && other.id != network.id) {
                 tracing::warn!(network = network.name, id = network.id, "a network of this node has the same name ({}): use ids", &other.id[..12]);
             }
             self.event("network create", json!({ "network": network.name, "id": network.id }));

@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) ports: BTreeMap<String, PortId>,
     /// Ports of tunnels, by network id.
     pub(super) tunnels: BTreeMap<String, PortId>,
+    /// Overlays that have no way to other nodes, by id, with the reason.
+    pub(super) shut: BTreeMap<String, ControlError>,
     /// Ports of lan networks on devices of the host.
     pub(super) parents: Parents,
     /// UDP port of tunnels whose network has none of its own.
@@ -119,6 +121,7 @@ impl Runtime {
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
             tunnels: BTreeMap::new(),
+            shut: BTreeMap::new(),
             parents: Parents::new(),
             vxlan_port,
             switch_side: None,
