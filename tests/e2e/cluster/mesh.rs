@@ -327,6 +327,24 @@ pub(super) fn the_store_goes_and_comes_back() {
     eventually("all see all", || (0..2).all(|node| cluster.members(node, "mesh").len() == 3));
     goes_on(&cluster);
     assert_eq!([0, 1].map(|node| hits(&cluster, node)), before, "the listeners are those from before");
+    // Both are cut off from it until their leases have ended: what was theirs is gone from the store when they are back.
+    let told = |cluster: &Cluster, what: &str| [0, 1].map(|node| cluster.log(node).matches(what).count());
+    let more = |cluster: &Cluster, what: &str, before: [usize; 2]| told(cluster, what).iter().zip(before).all(|(now, before)| *now > before);
+    let (away, joined) = (told(&cluster, "store cannot be used"), told(&cluster, "joined the cluster as"));
+    // Its members still hear each other, and the test asks beside the wall.
+    let cut = "nft add table inet fw && nft add chain inet fw in '{ type filter hook input priority 0; }' && nft add rule inet fw in ip daddr 192.168.88.0/24 tcp dport 2379 drop";
+    cluster.fabric.nodes.iter().for_each(|node| drop(node.lab.host.sh(cut).ok()));
+    eventually("the store is missed", || more(&cluster, "store cannot be used", away));
+    eventually("the leases end", || !cluster.etcdctl(0, "get --prefix --keys-only /docker/network/v1.0/").ok().contains("/weft/node/"));
+    goes_on(&cluster);
+    cluster.fabric.nodes.iter().for_each(|node| drop(node.lab.host.sh("nft delete table inet fw").ok()));
+    eventually("both have joined anew", || more(&cluster, "joined the cluster as", joined));
+    eventually("all see all", || (0..2).all(|node| cluster.members(node, "mesh").len() == 3));
+    goes_on(&cluster);
+    assert_eq!([0, 1].map(|node| hits(&cluster, node)), before, "the listeners are those from before");
+    // Who does not come back is missed when another lease has passed.
+    cluster.fabric.nodes[0].lab.kill_daemon();
+    eventually("it is missed", || cluster.node_names(1).len() == 1 && cluster.weft(1, "publish ls --json").json() == serde_json::json!([]));
     drop(holders);
 }
 

@@ -47,6 +47,7 @@ pub(super) fn number_taken() {
     assert!(!cluster.weft(0, "doctor").stdout.contains("no way to the other nodes"));
 }
 
+/// A file is about what this node has of its own: it neither takes networks from the others, nor fails over who is in them, nor
 /// takes away what leads out of them.
 pub(super) fn configurations() {
     let cluster = Cluster::start(2);

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use keys::{Keys, PREFIX};
 pub use member::{ClusterError, Lost, Member};
-pub use reconcile::reconcile;
+pub use reconcile::{missing, reconcile};
 pub use record::{NodeRecord, RecordError};
 pub use replica::{Replica, SecretsError};
 pub use secrets::{Epochs, Rotation};

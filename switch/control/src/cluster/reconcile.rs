@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use imbl::OrdMap;
 
-use super::{Elsewhere, Node, Replica};
+use super::{Elsewhere, Node, RemoteEndpoint, Replica};
 use crate::{
     model::{Model, Network},
     overlay::{Overlay, Remote},
 };
 
-/// Changes of `model` what the store says otherwise; `me` is the name of this node, whose tunnels are at `vxlan_port`.
+/// Changes of `model` what the store says otherwise; `me` is the name of this node, whose tunnels are at `vxlan_port`. What is
+/// `spared` counts as there, see [`missing`].
 /// A network that the store does not have, but this node has endpoints in, stays: [`Member::register`](super::Member::register) decides about it.
-pub fn reconcile(model: &mut Model, replica: &Replica, me: &str, vxlan_port: u16) {
+pub fn reconcile(model: &mut Model, replica: &Replica, me: &str, vxlan_port: u16, spared: &Elsewhere) {
     let elsewhere = &mut model.elsewhere;
     elsewhere.nodes = replica.nodes().filter_map(|record| record.node().ok()).map(|node| (node.name.clone(), node)).collect();
     elsewhere.endpoints = replica
@@ -20,11 +21,30 @@ pub fn reconcile(model: &mut Model, replica: &Replica, me: &str, vxlan_port: u16
         .filter(|record| record.node != me && replica.network(&record.network).is_some())
         .filter_map(|record| Some((record.id.clone(), record.endpoint().ok()?)))
         .collect();
+    elsewhere.nodes.extend(spared.nodes.clone());
+    elsewhere.endpoints.extend(spared.endpoints.clone());
     networks(model, replica);
     let mesh = model.mesh_network().map(|network| network.id.clone());
     let own = replica.mesh_ports().filter(|port| Some(&port.network) == mesh.as_ref());
     model.elsewhere.mesh = own.filter_map(|port| port.checked().ok()).map(|claim| (claim.id(), claim.clone())).collect();
     tunnels(model, me, vxlan_port);
+}
+
+/// Of the nodes and endpoints in `before` those that the store does not have, though it has their networks, and nobody else what was
+/// theirs. When nobody could reach the store their leases ended, as this node's may have, and they come back as it does.
+#[must_use]
+pub fn missing(before: &Elsewhere, replica: &Replica) -> Elsewhere {
+    let is_taken = |endpoint: &RemoteEndpoint| {
+        let others = replica.endpoints().filter(|other| other.network == endpoint.network);
+        others.into_iter().any(|other| other.name == endpoint.name || other.mac == endpoint.mac || other.addresses.iter().any(|address| endpoint.addresses.contains(address)))
+    };
+    let is_known = |id: &String, endpoint: &RemoteEndpoint| replica.endpoint(&endpoint.network, id).is_some();
+    let endpoints = before.endpoints.iter().filter(|(id, endpoint)| replica.network(&endpoint.network).is_some() && !is_known(id, endpoint) && !is_taken(endpoint));
+    Elsewhere {
+        nodes: before.nodes.iter().filter(|(name, _)| replica.nodes().all(|node| node.name != **name)).map(|(name, node)| (name.clone(), node.clone())).collect(),
+        endpoints: endpoints.map(|(id, endpoint)| (id.clone(), endpoint.clone())).collect(),
+        ..Elsewhere::default()
+    }
 }
 
 fn networks(model: &mut Model, replica: &Replica) {

@@ -67,7 +67,11 @@ impl TestNode {
     }
 
     fn reconcile(&mut self) {
-        reconcile(&mut self.model, &self.replica, &self.member.node.name, 4789);
+        self.reconcile_but(&Elsewhere::default());
+    }
+
+    fn reconcile_but(&mut self, spared: &Elsewhere) {
+        reconcile(&mut self.model, &self.replica, &self.member.node.name, 4789, spared);
     }
 
     /// What the watch says.
@@ -280,6 +284,40 @@ fn what_got_no_answer_is_undone_when_the_store_is_back() {
     one.catch_up();
     assert_eq!((one.model.remote_members(&id).count(), one.model.networks.len()), (0, 1));
     assert!(one.start("ghost", "net", plain()).is_ok() && one.create_network("ghost-net").is_ok());
+}
+
+/// After an outage that no lease outlived: what was known stays until it is back, or another's.
+#[test]
+fn who_is_missing_after_an_outage_may_come_back() {
+    let (store, mut one, mut two) = two();
+    let id = one.create_network("net").unwrap();
+    for name in ["a", "b", "c"] {
+        one.start(name, "net", plain()).unwrap();
+    }
+    two.catch_up();
+    store.advance(Instant::ZERO + LEASE + Duration::from_secs(1));
+    let before = two.model.clone();
+    // The second is back first.
+    two.sync();
+    assert_eq!(two.model.remote_members(&id).count(), 0);
+    let spared = missing(&before.elsewhere, &two.replica);
+    two.reconcile_but(&spared);
+    assert_eq!((&two.model.elsewhere, &two.model.networks), (&before.elsewhere, &before.networks), "nothing moves");
+    // One name is another's now; one has ended meanwhile.
+    two.reconcile();
+    two.start("a", "net", EndpointCreate { ip: Some([10, 0, 0, 50].into()), ..plain() }).unwrap();
+    let spared = missing(&spared, &two.replica);
+    two.reconcile_but(&spared);
+    let names = |node: &TestNode| node.model.remote_members(&id).map(|(_, endpoint)| endpoint.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&two), ["b", "c"]);
+    let gone = one.model.sandbox("b").unwrap().id.clone();
+    one.model.sandboxes.remove(&gone);
+    one.sync();
+    two.catch_up();
+    let spared = missing(&spared, &two.replica);
+    assert_eq!((spared.nodes.len(), spared.endpoints.values().map(|endpoint| endpoint.name.as_str()).collect::<Vec<_>>()), (0, vec!["b"]));
+    two.reconcile();
+    assert_eq!(names(&two), ["c"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use control::{
     EndpointKind, Model,
     api::{EndpointCreate, NetworkCreate, SandboxCreate},
-    cluster::{ClusterError, Keys, Lost, Member, NodeRecord, PREFIX, Replica, reconcile},
+    cluster::{ClusterError, Elsewhere, Keys, Lost, Member, NodeRecord, PREFIX, Replica, reconcile},
     overlay::{Overlay, TunnelChange, changes},
     store::{Seen, Store, StoreError, memory::MemoryHandle},
 };
@@ -185,7 +185,7 @@ impl Node {
     /// Makes the model, and then the tunnels, match the replica.
     fn adopt_replica(&mut self, now: Instant) {
         let mut model = self.model.clone();
-        reconcile(&mut model, &self.replica, &self.identity.name, vxlan::PORT);
+        reconcile(&mut model, &self.replica, &self.identity.name, vxlan::PORT, &Elsewhere::default());
         if model != self.model {
             self.adopted += 1;
             self.adopt(model, now);

@@ -116,6 +116,7 @@ impl Keeper {
                     inner.is_back(false);
                     inner.adopt_replica();
                 }
+                inner.stop_sparing();
                 inner.rotate_secrets();
                 true
             }

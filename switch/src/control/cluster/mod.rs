@@ -18,7 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
@@ -26,7 +26,7 @@ use serde_json::json;
 use weft_control::{
     Code, ControlError, Endpoint, Model, Network, Result, Sandbox,
     api::{EndpointCreate, NetworkCreate, NodeInfo},
-    cluster::{ClusterError, Keys, Lost, Member, NodeRecord, Replica, reconcile},
+    cluster::{ClusterError, Elsewhere, Keys, Lost, Member, NodeRecord, Replica, missing, reconcile},
     overlay,
     store::{Store, StoreConfig, StoreError},
 };
@@ -66,6 +66,8 @@ pub(crate) struct Cluster {
     replica: Replica,
     /// Why nothing can be shared now.
     away: Option<String>,
+    /// What was missing when the store came back, and how long it may stay so.
+    spared: Option<(Elsewhere, Instant)>,
     keeper: Arc<Signals>,
     secrets: Secrets,
     /// Problems that were logged.
@@ -106,6 +108,7 @@ impl Cluster {
             member: Member::new(config.keys.clone(), node, config.lease),
             replica: Replica::new(config.keys.clone()),
             away: Some(NOT_ASKED.into()),
+            spared: None,
             keeper,
             secrets: Secrets::default(),
             told: BTreeSet::new(),
@@ -305,7 +308,9 @@ impl Inner {
     pub(in crate::control) fn reconcile(&self, model: &mut Model) {
         // While the store is away, what was heard last may be nothing at all.
         if let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.away.is_none()) {
-            reconcile(model, &cluster.replica, &cluster.config.node, self.vxlan_port);
+            let nothing = Elsewhere::default();
+            let spared = cluster.spared.as_ref().map_or(&nothing, |(spared, _)| spared);
+            reconcile(model, &cluster.replica, &cluster.config.node, self.vxlan_port, spared);
         }
     }
 
@@ -322,6 +327,9 @@ impl Inner {
 
     /// Makes this node match the replica.
     fn adopt_replica(&mut self) {
+        if let Some(Cluster { spared: Some((spared, _)), replica, .. }) = &mut self.cluster {
+            *spared = missing(spared, replica);
+        }
         // What a node that died served alone is given back by one that lives.
         let is_first = |cluster: &&mut Cluster| cluster.away.is_none() && cluster.replica.nodes().map(|node| &node.name).min() == Some(&cluster.config.node);
         if let Some(Err(error)) = self.cluster.as_mut().filter(is_first).map(|cluster| cluster.share(|member, store, replica| member.prune(store, replica))) {
@@ -368,6 +376,9 @@ impl Inner {
     fn is_back(&mut self, joined: bool) {
         let Some(cluster) = &mut self.cluster else { return };
         let (was_away, node) = (cluster.away.take(), cluster.config.node.clone());
+        if was_away.as_ref().is_some_and(|why| why != NOT_ASKED) {
+            cluster.spared = Some((missing(&self.model.elsewhere, &cluster.replica), Instant::now() + cluster.config.lease));
+        }
         if joined {
             tracing::info!(store = %cluster.config.store.url, "joined the cluster as {node}");
         } else if let Some(why) = was_away {
@@ -376,6 +387,15 @@ impl Inner {
             return;
         }
         self.event("cluster back", json!({ "node": node }));
+    }
+
+    /// Who is not back by now is gone.
+    fn stop_sparing(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.spared.as_ref().is_some_and(|(_, until)| *until <= Instant::now()) {
+            cluster.spared = None;
+            self.adopt_replica();
+        }
     }
 
     /// It does not.
