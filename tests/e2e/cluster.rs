@@ -62,7 +62,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("cluster::mesh_x5_the_dead_leave", MESH, mesh::the_dead_leave),
         test("cluster::mesh_x5_datagrams_and_ipv6", MESH, mesh::datagrams_and_ipv6),
         test("cluster::mesh_x5_a_port_that_is_taken_on_one_node", MESH, mesh::a_port_that_is_taken_on_one_node),
-        test("cluster::mesh_x5_the_store_goes_and_comes_back", MESH, mesh::the_store_goes_and_comes_back),
+        test("cluster::mesh_x5_the_store_goes_and_comes_back", &[MESH, &[Need::Tool("nft")]].concat(), mesh::the_store_goes_and_comes_back),
         test("cluster::mesh_x5_beside_uplinks_of_packets", MESH, mesh::beside_uplinks_of_packets),
         test("cluster::vip_c13_one_address_on_all_nodes", MESH, mesh::virtual_addresses),
     ]
@@ -326,7 +326,11 @@ fn races() {
 
 /// V18: what a killed node had is free after its lease; what is another's then is not taken back.
 fn dead_node() {
-    let mut cluster = Cluster::start(2);
+    let mut cluster = Cluster::stores(2);
+    cluster.start_daemon(0, LEASE);
+    // Longer than a command takes on a busy machine.
+    cluster.start_daemon(1, "--cluster-lease 10s");
+    eventually("both are there", || (0..2).all(|node| cluster.node_names(node).len() == 2));
     cluster.weft(0, "network create -d overlay net").ok();
     eventually("shared", || cluster.has(1, "net"));
     cluster.sleeper(1, "kept", "net").ok();
@@ -341,7 +345,7 @@ fn dead_node() {
     assert_eq!(left.split_whitespace().count(), 1, "{left}");
     cluster.sleeper(0, "taken", "net:ip=10.0.0.77").ok();
     // Its sandboxes ran on: it comes back to what is still its own.
-    cluster.start_daemon(1, LEASE);
+    cluster.start_daemon(1, "--cluster-lease 60s");
     eventually("both are there", || cluster.node_names(0).len() == 2 && cluster.members(0, "net").len() == 3);
     assert!(cluster.log(1).contains("taken by taken on docker-node1"), "{}", cluster.log(1));
     let own = cluster.weft(1, "inspect taken").json();
