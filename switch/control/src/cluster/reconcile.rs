@@ -1,8 +1,9 @@
 //! Makes the model match the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdMap;
+use ipnetwork::IpNetwork;
 
 use super::{Elsewhere, Node, RemoteEndpoint, Replica};
 use crate::{
@@ -34,10 +35,8 @@ pub fn reconcile(model: &mut Model, replica: &Replica, me: &str, vxlan_port: u16
 /// theirs. When nobody could reach the store their leases ended, as this node's may have, and they come back as it does.
 #[must_use]
 pub fn missing(before: &Elsewhere, replica: &Replica) -> Elsewhere {
-    let is_taken = |endpoint: &RemoteEndpoint| {
-        let others = replica.endpoints().filter(|other| other.network == endpoint.network);
-        others.into_iter().any(|other| other.name == endpoint.name || other.mac == endpoint.mac || other.addresses.iter().any(|address| endpoint.addresses.contains(address)))
-    };
+    let taken: BTreeSet<_> = replica.endpoints().flat_map(|other| own(&other.network, &other.name, &other.mac, &other.addresses)).collect();
+    let is_taken = |endpoint: &RemoteEndpoint| own(&endpoint.network, &endpoint.name, &endpoint.mac, &endpoint.addresses).any(|own| taken.contains(&own));
     let is_known = |id: &String, endpoint: &RemoteEndpoint| replica.endpoint(&endpoint.network, id).is_some();
     let endpoints = before.endpoints.iter().filter(|(id, endpoint)| replica.network(&endpoint.network).is_some() && !is_known(id, endpoint) && !is_taken(endpoint));
     Elsewhere {
@@ -45,6 +44,18 @@ pub fn missing(before: &Elsewhere, replica: &Replica) -> Elsewhere {
         endpoints: endpoints.map(|(id, endpoint)| (id.clone(), endpoint.clone())).collect(),
         ..Elsewhere::default()
     }
+}
+
+/// What only one endpoint of a network has.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Own<'a> {
+    Name(&'a str),
+    Mac(&'a str),
+    Address(IpNetwork),
+}
+
+fn own<'a>(network: &'a str, name: &'a str, mac: &'a str, addresses: &'a [IpNetwork]) -> impl Iterator<Item = (&'a str, Own<'a>)> {
+    [Own::Name(name), Own::Mac(mac)].into_iter().chain(addresses.iter().copied().map(Own::Address)).map(move |own| (network, own))
 }
 
 fn networks(model: &mut Model, replica: &Replica) {
