@@ -27,10 +27,10 @@ const HOST_FIELDS: &[&str] = &[
 /// # Errors
 /// Naming what has no sense or no effect.
 pub fn definition(mut body: Value) -> Result<Container> {
-    refuse_others("", &body, CONFIG_FIELDS)?;
     if let Some(volume) = body["Volumes"].as_object().and_then(|volumes| volumes.keys().next()) {
         return Err(bad(format!("weft does not support volumes ({volume}): bind a directory of the host with -v /HOST:{volume}")));
     }
+    refuse_others("", &body, CONFIG_FIELDS)?;
     let (host, networking, mac) = (body["HostConfig"].take(), body["NetworkingConfig"].take(), body["MacAddress"].take());
     refuse_others("HostConfig.", &host, HOST_FIELDS)?;
     refuse_others("NetworkingConfig.", &networking, &["EndpointsConfig"])?;

@@ -82,7 +82,8 @@ fn is_default(value: &Value) -> bool {
         Value::Number(number) => number.as_i64().is_some_and(|number| number == 0 || number == -1),
         Value::String(text) => matches!(text.as_str(), "" | "no" | "default"),
         Value::Array(items) => items.iter().all(is_default),
-        Value::Object(fields) => fields.values().all(is_default),
+        // The fields of Docker's own words are those; in a map (`Tmpfs`) a key alone says something.
+        Value::Object(fields) => fields.iter().all(|(key, value)| key.starts_with(|first: char| first.is_ascii_uppercase()) && is_default(value)),
     }
 }
 
@@ -96,6 +97,9 @@ mod tests {
         assert!(refuse_others("HostConfig.", &sent, &["NetworkMode"]).is_ok());
         let wish = refuse_others("HostConfig.", &json!({ "Memory": 1024 }), &[]).unwrap_err();
         assert!(wish.message.contains("HostConfig.Memory (1024)"), "{wish}");
+        for wish in [json!({ "Tmpfs": { "/tmp": "" } }), json!({ "Sysctls": { "net.ipv4.ip_forward": "0", "A": "" } })] {
+            assert!(refuse_others("HostConfig.", &wish, &[]).is_err(), "{wish}");
+        }
     }
 
     #[test]
