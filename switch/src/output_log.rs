@@ -9,7 +9,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufReader, Read, Write},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -64,6 +64,11 @@ impl Log {
         }
     }
 
+    /// Makes it, so that it can be read before anything is in it.
+    pub(crate) fn make(&self) -> io::Result<()> {
+        append_to(&self.path).map(drop)
+    }
+
     /// Its files, the newest last. That is opened first, so that none in between is left out when the next is
     /// begun meanwhile.
     fn named(&self) -> Vec<File> {
@@ -94,14 +99,13 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Goes on behind what is there, in file `number`; both files have `bound` bytes at most.
+    /// Goes on behind what is there, in file `number`; both files have `bound` bytes at most. Half an entry, of a
+    /// writer that was killed, goes.
     pub(crate) fn open(path: &Path, bound: u64, number: u64) -> io::Result<Self> {
-        let file = Self::append_to(path)?;
-        Ok(Self { path: path.into(), length: file.metadata()?.len(), file, most: bound / 2, number })
-    }
-
-    fn append_to(path: &Path) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+        let file = append_to(path)?;
+        let length = whole(&file)?;
+        file.set_len(length)?;
+        Ok(Self { path: path.into(), length, file, most: bound / 2, number })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -125,7 +129,11 @@ impl LogWriter {
             entries.extend(line);
             used += line.len();
         }
-        self.file.write_all(&entries)?;
+        if let Err(error) = self.file.write_all(&entries) {
+            // Half an entry would hide all that comes after it.
+            self.file.set_len(self.length)?;
+            return Err(error);
+        }
         self.length += entries.len() as u64;
         Ok(used)
     }
@@ -133,7 +141,7 @@ impl LogWriter {
     /// Begins the next file; the one before this is gone.
     pub(crate) fn turn(&mut self) -> io::Result<()> {
         std::fs::rename(&self.path, older(&self.path))?;
-        self.file = Self::append_to(&self.path)?;
+        self.file = append_to(&self.path)?;
         self.length = 0;
         self.number += 1;
         Ok(())
@@ -209,6 +217,33 @@ impl LogReader {
     }
 }
 
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)
+}
+
+/// Bytes of the whole entries that it begins with.
+fn whole(file: &File) -> io::Result<u64> {
+    let (size, mut at) = (file.metadata()?.len(), 0);
+    let mut from = BufReader::with_capacity(CHUNK, file);
+    let mut header = [0; HEADER];
+    while at + HEADER as u64 <= size {
+        from.read_exact(&mut header)?;
+        let length = length_of(&header);
+        if at + (HEADER + length) as u64 > size {
+            break;
+        }
+        from.seek_relative(length as i64)?;
+        at += (HEADER + length) as u64;
+    }
+    Ok(at)
+}
+
+/// Of an entry's text.
+fn length_of(header: &[u8; HEADER]) -> usize {
+    let [_, _, _, _, a, b, c, d, ..] = *header;
+    u32::from_be_bytes([a, b, c, d]) as usize
+}
+
 fn same(one: &File, other: &File) -> bool {
     one.metadata().ok().zip(other.metadata().ok()).is_some_and(|(one, other)| one.ino() == other.ino())
 }
@@ -216,8 +251,8 @@ fn same(one: &File, other: &File) -> bool {
 fn cut(mut bytes: &[u8]) -> (Vec<Entry>, usize) {
     let (mut entries, mut used) = (Vec::new(), 0);
     while let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() {
-        let [stream, _, _, _, a, b, c, d, time @ ..] = *header;
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let [stream, _, _, _, _, _, _, _, time @ ..] = *header;
+        let length = length_of(header);
         let Some((text, rest)) = rest.split_at_checked(length) else { break };
         entries.push(Entry { stream, time_ns: u64::from_be_bytes(time), text: text.to_vec() });
         bytes = rest;
@@ -251,6 +286,23 @@ mod tests {
         writer.file.write_all(&[1, 0, 0, 0, 0, 0, 0, 9]).unwrap();
         assert_eq!(reader.read().unwrap(), []);
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn half_an_entry_of_a_writer_that_was_killed_hides_nothing() {
+        let path = fresh("killed");
+        let log = Log::at(&path);
+        LogWriter::open(&path, 1 << 20, 0).unwrap().append(1, b"one\n").unwrap();
+        let mut reader = LogReader::open(&log).unwrap();
+        for half in [&[1][..], &[1, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, b'x']] {
+            append_to(&path).unwrap().write_all(half).unwrap();
+            let mut writer = LogWriter::open(&path, 1 << 20, 0).unwrap();
+            writer.append(2, b"next\n").unwrap();
+            assert_eq!(writer.length(), std::fs::metadata(&path).unwrap().len());
+        }
+        let texts: Vec<_> = reader.read().unwrap().into_iter().map(|entry| String::from_utf8(entry.text).unwrap()).collect();
+        assert_eq!(texts, ["one\n", "next\n", "next\n", "next\n"]);
+        log.remove();
     }
 
     #[test]
