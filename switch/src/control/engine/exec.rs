@@ -52,6 +52,8 @@ pub(crate) struct Execs(Mutex<HashMap<String, Exec>>);
 struct Exec {
     container: String,
     config: ExecConfig,
+    /// Somebody has started it.
+    begun: bool,
     pid: Option<i32>,
     code: Option<i32>,
     terminal: Option<OwnedFd>,
@@ -87,7 +89,7 @@ impl Execs {
             let oldest = all.iter().filter(|(_, exec)| exec.code.is_some() || exec.pid.is_none()).min_by_key(|(_, exec)| exec.number).map(|(id, _)| id.clone());
             oldest.map(|id| all.remove(&id));
         }
-        all.insert(id.to_owned(), Exec { container, config, pid: None, code: None, terminal: None, number });
+        all.insert(id.to_owned(), Exec { container, config, begun: false, pid: None, code: None, terminal: None, number });
     }
 
     /// Sessions of those that run in a container.
@@ -135,7 +137,7 @@ pub(super) async fn start(State(runtime): State<Runtime>, Path(id): Path<String>
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| bad(format!("invalid request: {error}")))?;
     let start: Start = read(value(&body)?)?;
-    let (config, container, begun) = runtime.execs.with(&id, |exec| (exec.config.clone(), exec.container.clone(), exec.pid.is_some() || exec.code.is_some()))?;
+    let (config, container, begun) = runtime.execs.with(&id, |exec| (exec.config.clone(), exec.container.clone(), std::mem::replace(&mut exec.begun, true)))?;
     if begun {
         return Err(conflict(format!("exec instance {id} has already been started")));
     }
@@ -223,7 +225,10 @@ fn spawn(inner: &Inner, container: &str, config: &ExecConfig, streams: [OwnedFd;
         beside: sandbox.process.map(|process| process.pid),
         ..CommandSpec::default()
     };
-    Ok(process::spawn_with(&netns, &spec, streams).map_err(|error| cannot_start("exec", &spec.command, &error)))
+    Ok(process::spawn_with(&netns, &spec, streams).map_err(|error| {
+        let root = spec.beside.map_or_else(|| "/".into(), |pid| format!("/proc/{pid}/root"));
+        cannot_start("exec", &spec, root.as_ref(), &error)
+    }))
 }
 
 /// A process's streams, and our ends of them.
@@ -262,15 +267,15 @@ impl Streams {
 
 async fn copy(stream: u8, mut from: Source, raw: bool, to: mpsc::Sender<Bytes>) {
     let mut buffer = vec![0; 32 * 1024];
+    let mut is_heard = true;
     while let Some(length) = from.read(&mut buffer).await {
         let mut bytes = Vec::with_capacity(length + 8);
         if !raw {
             bytes.extend(header(stream, length));
         }
         bytes.extend(&buffer[..length]);
-        if to.send(bytes.into()).await.is_err() {
-            break;
-        }
+        // It goes on when its client is gone, as with Docker: a pipe that nobody reads would end it.
+        is_heard = is_heard && to.send(bytes.into()).await.is_ok();
     }
 }
 

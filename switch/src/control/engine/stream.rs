@@ -87,6 +87,14 @@ struct Position {
     moved: AtomicU64,
 }
 
+impl Position {
+    /// Whether it would miss something if the log turned now, in file `newest`. Otherwise it has its own file open, and finds
+    /// the one that is full now.
+    fn lags(&self, newest: u64) -> bool {
+        self.file.load(Relaxed) + 1 < newest
+    }
+}
+
 /// What a container reads from. It is there before the container is: clients attach first.
 enum Input {
     Pipe { read: OwnedFd, write: Option<OwnedFd> },
@@ -122,7 +130,7 @@ impl Consoles {
 impl Console {
     /// Makes the log, so that it can be followed before anything is in it.
     pub(crate) fn make_log(&self) -> io::Result<()> {
-        LogWriter::open(&self.log.path, 0, 0).map(drop)
+        self.log.make()
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
@@ -234,32 +242,37 @@ impl Console {
     /// Begins the next file of the log, once nobody who is attached would miss what that takes away.
     async fn turn(&self, source: &Source) {
         let (mut seen, mut since) = (0, Instant::now());
-        while let Some(moved) = self.turn_now(false) {
+        while let Some(moved) = self.turn_now() {
             if moved != seen {
                 (seen, since) = (moved, Instant::now());
             }
             if source.is_stopped() && since.elapsed() > PATIENCE {
-                self.turn_now(true);
-                return;
+                self.give_up();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// None: done. Else how far the slowest has come.
-    fn turn_now(&self, force: bool) -> Option<u64> {
+    fn turn_now(&self) -> Option<u64> {
         let mut streams = self.streams();
         streams.attached.retain(|reader| reader.strong_count() > 0);
         let Streams { writer: Some(writer), attached, .. } = &mut *streams else { return None };
-        // It has its own file open, and finds the one that is full now.
-        let lags = |reader: &Arc<Position>| reader.file.load(Relaxed) + 1 < writer.number;
+        let lags = |reader: &Arc<Position>| reader.lags(writer.number);
         let slowest = attached.iter().filter_map(Weak::upgrade).filter(lags).map(|reader| reader.moved.load(Relaxed)).min();
-        if (slowest.is_none() || force) && let Err(error) = writer.turn() {
+        if slowest.is_none() && let Err(error) = writer.turn() {
             tracing::warn!(%error, log = %self.log.path.display(), "no more output is kept");
             streams.writer = None;
             return None;
         }
         slowest
+    }
+
+    /// Who has not read long enough is not waited for again: once for all that is left, not once a file.
+    fn give_up(&self) {
+        let mut streams = self.streams();
+        let Streams { writer: Some(writer), attached, .. } = &mut *streams else { return };
+        attached.retain(|reader| reader.upgrade().is_some_and(|reader| !reader.lags(writer.number)));
     }
 
     /// The process has ended: reads what is left of its output.
@@ -324,7 +337,7 @@ impl Console {
         if view.attached {
             streams.attached.push(Arc::downgrade(&position));
         }
-        Ok(Reader { skip: view.skip(&self.log), first: position.file.load(Relaxed), position, view, log, progress, ends })
+        Ok(Reader { skip: view.skip(&self.log), lines: Lines::default(), first: position.file.load(Relaxed), position, view, log, progress, ends })
     }
 }
 
@@ -332,8 +345,9 @@ impl Console {
 pub(crate) struct Reader {
     view: View,
     log: LogReader,
-    /// Entries still to leave out.
+    /// Lines to leave out.
     skip: u64,
+    lines: Lines,
     progress: watch::Receiver<Progress>,
     /// Of the container, when the reading began.
     ends: u64,
@@ -370,9 +384,9 @@ impl Reader {
         self.position.moved.fetch_add(1, Relaxed);
         let mut bytes = Vec::new();
         for entry in entries.iter().filter(|entry| self.view.wants(entry)) {
-            match self.skip.checked_sub(1) {
-                Some(less) => self.skip = less,
-                None => self.view.render(entry, &mut bytes),
+            let (begins, line) = self.lines.place(entry);
+            if line > self.skip {
+                self.view.render(entry, begins, &mut bytes);
             }
         }
         Some(bytes.into())
@@ -421,26 +435,52 @@ impl View {
         stream && entry.time_ns >= self.since_ns && self.until_ns.is_none_or(|until| entry.time_ns <= until)
     }
 
-    /// Entries before the last `tail`.
+    /// Lines before the last `tail`.
     fn skip(&self, log: &Arc<Log>) -> u64 {
         let (Some(tail), Ok(mut reader)) = (self.tail, LogReader::open(log)) else { return 0 };
-        let mut count = 0_u64;
+        let mut lines = Lines::default();
         while let Ok(entries) = reader.read() {
             if entries.is_empty() {
                 break;
             }
-            count += entries.iter().filter(|entry| self.wants(entry)).count() as u64;
+            for entry in entries.iter().filter(|entry| self.wants(entry)) {
+                lines.place(entry);
+            }
         }
-        count.saturating_sub(tail)
+        lines.count.saturating_sub(tail)
     }
 
-    fn render(&self, entry: &Entry, out: &mut Vec<u8>) {
-        let time = if self.timestamps { format!("{} ", super::types::rfc3339(entry.time_ns)) } else { String::new() };
+    fn render(&self, entry: &Entry, begins: bool, out: &mut Vec<u8>) {
+        let time = if self.timestamps && begins { format!("{} ", super::types::rfc3339(entry.time_ns)) } else { String::new() };
         if !self.raw {
             out.extend(header(entry.stream, time.len() + entry.text.len()));
         }
         out.extend(time.as_bytes());
         out.extend(&entry.text);
+    }
+}
+
+/// Counts lines: one that was written in parts has several entries, with those of the other stream between them.
+#[derive(Default)]
+struct Lines {
+    count: u64,
+    /// Of output and of errors: the line that has not ended.
+    open: [Option<u64>; 2],
+}
+
+impl Lines {
+    /// Whether a line begins with the entry that comes next, and which line it is of; the first is 1.
+    fn place(&mut self, entry: &Entry) -> (bool, u64) {
+        let open = &mut self.open[usize::from(entry.stream != 1)];
+        let begun = open.take();
+        let line = begun.unwrap_or_else(|| {
+            self.count += 1;
+            self.count
+        });
+        if !entry.text.ends_with(b"\n") {
+            *open = Some(line);
+        }
+        (begun.is_none(), line)
     }
 }
 

@@ -18,3 +18,10 @@ async fn the_last_words_are_logged() {
     consoles.remove("id");
     assert!(!log.exists());
 }
+
+#[test]
+fn lines_are_counted_as_they_were_meant() {
+    let mut lines = Lines::default();
+    let places: Vec<_> = [(1, "a"), (2, "b\n"), (1, "a\n"), (1, "c\n"), (2, "d"), (2, "d"), (1, "e\n")].map(|(stream, text)| lines.place(&Entry { stream, time_ns: 0, text: text.into() })).into();
+    assert_eq!(places, [(true, 1), (true, 2), (false, 1), (true, 3), (true, 4), (false, 4), (true, 5)]);
+}
