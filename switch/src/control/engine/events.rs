@@ -45,27 +45,21 @@ impl History {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, event: Value) {
-        let event = Arc::new(event);
+    /// Takes an event of ours, if Docker has a word for it.
+    pub(crate) fn add(&self, event: &Value) {
         let mut kept = self.kept();
+        let Some(event) = translate(event, now_ns()).map(Arc::new) else { return };
         kept.truncate(KEPT - 1);
         kept.push_front(event.clone());
         drop(self.live.send(event));
     }
-}
 
-/// Translates from now on.
-pub(super) fn collect(runtime: &Runtime) {
-    let (mut events, history) = (runtime.events.subscribe(), runtime.history.clone());
-    task::spawn(async move {
-        loop {
-            match events.recv().await {
-                Ok(event) => drop(translate(&event, now_ns()).map(|event| history.add(event))),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => break,
-            }
-        }
-    });
+    /// What there was from then on, the oldest first, and what comes next: nothing is in both, or in neither.
+    fn from(&self, since_ns: Option<u64>) -> (Vec<Arc<Value>>, broadcast::Receiver<Arc<Value>>) {
+        let kept = self.kept();
+        let is_since = |event: &&Arc<Value>| since_ns.is_some_and(|since| event["timeNano"].as_u64().is_some_and(|at| at >= since));
+        (kept.iter().rev().filter(is_since).cloned().collect(), self.live.subscribe())
+    }
 }
 
 /// `sandbox die` as `container die`, and so on; what Docker has no word for is not told.
@@ -122,11 +116,8 @@ pub(super) async fn follow(State(runtime): State<Runtime>, Query(query): Query<W
     let filters = Filters::parse(query.filters.as_deref(), &["type", "event", "network", "container", "scope"])?;
     let time = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(time_ns).transpose();
     let (since, until) = (time(&query.since)?, time(&query.until)?);
-    let mut live = runtime.history.live.subscribe();
-    let past: Vec<_> = match since {
-        Some(since) => runtime.history.kept().iter().rev().filter(|event| event["timeNano"].as_u64().is_some_and(|at| at >= since)).cloned().collect(),
-        None => Vec::new(),
-    };
+    // Docker's: with an end alone it is all that is kept.
+    let (past, mut live) = runtime.history.from(since.or(until.map(|_| 0)));
     let (sender, receiver) = mpsc::channel(64);
     task::spawn(async move {
         let in_time = |event: &Value| until.is_none_or(|until| event["timeNano"].as_u64().is_some_and(|at| at <= until));
@@ -145,12 +136,14 @@ pub(super) async fn follow(State(runtime): State<Runtime>, Query(query): Query<W
         tokio::pin!(end);
         loop {
             let event = tokio::select! {
+                // What has come before the end is told before it.
+                biased;
                 event = live.recv() => event,
                 () = &mut end => return,
                 () = sender.closed() => return,
             };
             match event {
-                Ok(event) if takes(&filters, &event) => {
+                Ok(event) if in_time(&event) && takes(&filters, &event) => {
                     if sender.send(line(&event)).await.is_err() {
                         return;
                     }
@@ -186,5 +179,22 @@ mod tests {
         assert!(translate(&json!({ "type": "port attach" }), 1).is_none() && translate(&json!({ "type": "lost" }), 1).is_none());
         let filters = Filters::parse(Some(r#"{"type":["container"],"event":["die"],"container":["web"]}"#), &["type", "event", "container"]).unwrap();
         assert!(takes(&filters, &told));
+    }
+
+    #[test]
+    fn who_comes_while_much_happens_misses_nothing_and_hears_nothing_twice() {
+        const EVENTS: usize = 900;
+        let history = History::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..EVENTS).for_each(|number| history.add(&json!({ "type": "sandbox create", "sandbox": "c", "id": number.to_string() }))));
+            let mut followers = Vec::new();
+            while history.kept().len() < EVENTS {
+                followers.push(history.from(Some(0)));
+            }
+            for (past, mut live) in followers {
+                let ids = past.into_iter().chain(std::iter::from_fn(|| live.try_recv().ok())).map(|event| event["id"].as_str().unwrap().parse::<usize>().unwrap());
+                assert!(ids.eq(0..EVENTS));
+            }
+        });
     }
 }

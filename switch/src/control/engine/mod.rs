@@ -27,7 +27,7 @@ use tokio::task;
 use types::{Failure, Result, bad, broken, not_found};
 
 use super::runtime::{Inner, Runtime};
-pub(crate) use {events::History, exec::Execs, lifecycle::{UNKNOWN, log_bound}, stream::Consoles};
+pub(crate) use {events::History, exec::Execs, lifecycle::{KILLED, UNKNOWN, log_bound}, stream::Consoles};
 
 /// The version spoken, and the oldest that is understood.
 const VERSION: u32 = 48;
@@ -36,7 +36,6 @@ const VERSION_MIN: u32 = 24;
 type Engine = TowerToHyperService<Router>;
 
 pub(super) fn routes(runtime: Runtime) -> Engine {
-    events::collect(&runtime);
     let router = Router::new()
         .route("/_ping", get(system::ping))
         .route("/_ping", head(system::ping))
@@ -85,9 +84,11 @@ pub(super) async fn serve(engine: Engine, mut request: Request) -> Response {
         Ok(None) => {}
         Err(failure) => return failure.into_response(),
     }
-    match engine.call(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
+    // What was asked is done, even if who asked goes away meanwhile: otherwise a restart might stop halfway.
+    match task::spawn(engine.call(request)).await {
+        Ok(Ok(response)) => response.map(Body::new),
+        Ok(Err(never)) => match never {},
+        Err(error) => broken(error).into_response(),
     }
 }
 

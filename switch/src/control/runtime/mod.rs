@@ -84,6 +84,8 @@ pub(crate) struct Inner {
     /// Name servers, and the files of sandboxes.
     pub(super) resolving: Names,
     pub(crate) events: broadcast::Sender<Value>,
+    /// The same in Docker's words.
+    history: Arc<History>,
     /// Streams of containers.
     pub(crate) consoles: Consoles,
     /// What runs in sandboxes, by their first process; taken while that runs, as nothing tells afterwards.
@@ -108,6 +110,7 @@ impl Runtime {
         };
         let names = if rootless { NamespaceDir::new(dirs.run.join("named")) } else { NamespaceDir::default() };
         let (events, _) = broadcast::channel(1024);
+        let history = Arc::<History>::default();
         let inner = Inner {
             model,
             names,
@@ -133,10 +136,11 @@ impl Runtime {
             mesh: LiveMesh::default(),
             resolving: Names::new(dns).map_err(|error| format!("no thread for names: {error}"))?,
             events: events.clone(),
+            history: history.clone(),
             consoles: Consoles::default(),
             spaces: BTreeMap::new(),
         };
-        let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch, execs: Arc::default(), history: Arc::default() };
+        let this = Self { inner: Arc::new(Mutex::new(inner)), events, watch, execs: Arc::default(), history };
         this.lock().start_uplink(uplink).map_err(|error| error.to_string())?;
         let processes = this.lock().recover().map_err(|error| error.to_string())?;
         for process in processes {
@@ -224,6 +228,7 @@ impl Inner {
         if let (Value::Object(event), Value::Object(details)) = (&mut event, details) {
             event.extend(details);
         }
+        self.history.add(&event);
         drop(self.events.send(event));
     }
 }
