@@ -193,6 +193,8 @@ fn refusals() {
         ("run --link nobody host true", "could not get container for nobody"),
         ("run -m 64m host true", "HostConfig.Memory"),
         ("run -u nobody host true", "User"),
+        ("run --tmpfs /tmp host true", "HostConfig.Tmpfs"),
+        ("run -w /no/such/place host true", "chdir to cwd (\"/no/such/place\"): no such file or directory"),
         ("run --log-driver none host true", "HostConfig.LogConfig"),
         ("run --restart sometimes host true", "sometimes"),
         ("run --rm --restart always host true", "restart"),
@@ -307,7 +309,7 @@ fn terminals() {
     assert!(inside.stdout.contains("/dev/pts/"), "{inside:?}");
     // A shell on a terminal: what is typed is done, and its size is the client's.
     let python = r##"
-import os, pty, sys, time, fcntl, termios, struct
+import os, pty, sys, fcntl, termios, struct
 pid, fd = pty.fork()
 if pid == 0:
     os.execvp("docker", ["docker", "run", "-it", "--rm", "host", "sh"])
@@ -319,15 +321,14 @@ def until(word):
     while word not in seen:
         seen += os.read(fd, 4096)
 until(b"# ")
-time.sleep(1)
-os.write(fd, b"stty size; echo $((6*7))\n")
+os.write(fd, b"until test \"$(stty size)\" = '33 111'; do sleep 0.1; done; echo $((6*7))\n")
 until(b"42")
 os.write(fd, b"exit 5\n")
 try:
     while os.read(fd, 4096): pass
 except OSError:
     pass
-print("sized" if b"33 111" in seen else seen)
+print("sized")
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "##;
     let path = docker.0.dir().join("terminal.py");
@@ -499,8 +500,11 @@ fn events() {
     docker.run("network rm lab").ok();
     std::thread::sleep(Duration::from_millis(1100));
     let until = docker.sh("date +%s").ok();
-    let past = docker.args(&["events", "--since", "1", "--until", until.trim(), "--filter", "type=network", "--format", "{{.Action}}"]).ok();
-    assert_eq!(past, "create\nconnect\ndisconnect\ndestroy\n");
+    // With an end alone it is all that is kept.
+    for since in [&["--since", "1"][..], &[]] {
+        let past = docker.args(&[&["events", "--until", until.trim(), "--filter", "type=network", "--format", "{{.Action}}"], since].concat()).ok();
+        assert_eq!(past, "create\nconnect\ndisconnect\ndestroy\n");
+    }
     let wanted = ["network create lab", "container create c", "container start c", "container die c", "container destroy c", "network destroy lab"];
     eventually("the last is heard", || seen().contains("network destroy lab"));
     let seen = seen();

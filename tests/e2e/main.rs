@@ -13,6 +13,7 @@ mod differential;
 mod docker;
 mod docker_abuse;
 mod docker_options;
+mod docker_races;
 mod hostile;
 mod lan;
 mod load;
@@ -49,6 +50,7 @@ fn main() {
         docker::tests(),
         docker_abuse::tests(),
         docker_options::tests(),
+        docker_races::tests(),
         hostile::tests(),
         lan::tests(),
         load::tests(),

@@ -36,8 +36,8 @@ use crate::{
 
 /// How long `docker stop` waits unless told.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long a killed process may take to go.
-const AFTER_KILL: Duration = Duration::from_secs(10);
+/// How long a killed process may take to go, with what is still to be read of its output.
+const AFTER_KILL: Duration = Duration::from_secs(20);
 
 /// A container by name, id or beginning of an id.
 pub(super) fn find<'a>(inner: &'a Inner, reference: &str) -> Result<&'a Sandbox> {
@@ -128,8 +128,21 @@ pub(super) async fn stop(State(runtime): State<Runtime>, Path(reference): Path<S
 }
 
 pub(super) async fn restart(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Stopping>) -> Result<StatusCode> {
-    let id = locked(runtime.clone(), move |inner| Ok(find(inner, &reference)?.id.clone())).await?;
-    bring_down(&runtime, &id, &query).await?;
+    let (id, auto_remove) = locked(runtime.clone(), move |inner| {
+        let Sandbox { id, auto_remove, .. } = find(inner, &reference)?.clone();
+        // Not this time.
+        if auto_remove {
+            inner.set_auto_remove(&id, false)?;
+        }
+        Ok((id, auto_remove))
+    })
+    .await?;
+    let down = bring_down(&runtime, &id, &query).await;
+    if auto_remove {
+        let id = id.clone();
+        locked(runtime.clone(), move |inner| inner.set_auto_remove(&id, true)).await?;
+    }
+    down?;
     task::spawn_blocking(move || runtime.start_container(&id)).await.map_err(broken)??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -145,9 +158,7 @@ async fn bring_down(runtime: &Runtime, reference: &str, query: &Stopping) -> Res
     let Some(mut ending) = Ending::begin(runtime, reference, polite).await? else { return Ok(false) };
     if !ending.wait(grace).await {
         Ending::begin(runtime, &ending.id, Signal::SIGKILL).await?;
-        if !ending.wait(Some(AFTER_KILL)).await {
-            return Err(broken(format!("container {reference} does not end, even when killed")));
-        }
+        ending.killed().await?;
     }
     let id = ending.id;
     locked(runtime.clone(), move |inner| {
@@ -171,7 +182,10 @@ impl Ending {
         let sent = locked(runtime.clone(), move |inner| {
             let id = find(inner, &reference)?.id.clone();
             inner.note_stop(&id);
-            Ok(inner.signal(inner.model.sandbox(&id)?, signal)?.then_some(id))
+            let sandbox = inner.model.sandbox(&id)?;
+            // Also one that has ended by itself, and is about to be laid to rest.
+            let is_ending = inner.signal(sandbox, signal)? || !sandbox.is_at_rest() && sandbox.process.is_some();
+            Ok(is_ending.then_some(id))
         })
         .await?;
         Ok(sent.map(|id| Self { runtime: runtime.clone(), id }))
@@ -203,6 +217,11 @@ impl Ending {
             }
         }
     }
+
+    /// The same, once it was killed.
+    async fn killed(&mut self) -> Result<()> {
+        if self.wait(Some(AFTER_KILL)).await { Ok(()) } else { Err(broken(format!("container {} does not end, even when killed", self.id))) }
+    }
 }
 
 #[derive(Deserialize)]
@@ -212,7 +231,7 @@ pub(super) struct Signalling {
 
 pub(super) async fn kill(State(runtime): State<Runtime>, Path(reference): Path<String>, Query(query): Query<Signalling>) -> Result<StatusCode> {
     let signal = query.signal.as_deref().map_or(Ok(Signal::SIGKILL), signal_of)?;
-    locked(runtime, move |inner| {
+    let id = locked(runtime.clone(), move |inner| {
         let id = find(inner, &reference)?.id.clone();
         if matches!(signal, Signal::SIGKILL | Signal::SIGTERM) {
             inner.note_stop(&id);
@@ -222,9 +241,13 @@ pub(super) async fn kill(State(runtime): State<Runtime>, Path(reference): Path<S
             return Err(conflict(format!("cannot kill container: {reference}: container {} is not running", sandbox.id)));
         }
         inner.event("sandbox kill", json!({ "sandbox": sandbox.name, "id": sandbox.id, "signal": (signal as i32).to_string() }));
-        Ok(StatusCode::NO_CONTENT)
+        Ok(id)
     })
-    .await
+    .await?;
+    if signal == Signal::SIGKILL {
+        Ending { runtime, id }.killed().await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `TERM`, `SIGTERM` or `15`.

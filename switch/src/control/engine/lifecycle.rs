@@ -34,6 +34,9 @@ const CANNOT_EXECUTE: i32 = 126;
 /// Of a process that ended while no daemon was there to be told.
 pub(crate) const UNKNOWN: i32 = 255;
 
+/// Of a process that SIGKILL ended.
+pub(crate) const KILLED: i32 = 128 + Signal::SIGKILL as i32;
+
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Whether a start changed anything.
@@ -218,7 +221,7 @@ impl Inner {
         if let [height, width] = container.host.console_size[..] {
             console.resize(height, width).ok();
         }
-        let mut child = process::spawn_with(&netns, &spec, streams).map_err(|error| cannot_start("create", &spec.command, &error))?;
+        let mut child = process::spawn_with(&netns, &spec, streams).map_err(|error| cannot_start("create", &spec, spec.root.as_deref().unwrap_or(Path::new("/")), &error))?;
         let pid = i32::try_from(child.id()).map_err(|error| other(&error))?;
         self.note_process(id, pid).map(|(_, process)| process).map_err(|error| {
             drop(child.kill());
@@ -256,6 +259,15 @@ impl Inner {
         if self.model.sandboxes.get(id).and_then(|sandbox| sandbox.container.as_ref()).is_some_and(has_policy) {
             self.change_container(id, |container| container.stopped = true);
         }
+    }
+
+    /// Whether it is to be removed when it ends.
+    pub(super) fn set_auto_remove(&mut self, id: &str, auto_remove: bool) -> Result<()> {
+        let mut model = self.model.clone();
+        if let Some(sandbox) = model.sandboxes.get_mut(id) {
+            sandbox.auto_remove = auto_remove;
+        }
+        Ok(self.commit(model)?)
     }
 
     fn change_container(&mut self, id: &str, change: impl FnOnce(&mut Container)) {
@@ -337,10 +349,13 @@ pub(super) fn root_of(image: &str) -> Result<Option<PathBuf>> {
     if path == "/" { Ok(None) } else { Ok(Some(path.into())) }
 }
 
-/// Docker's words for a command that does not start: its client makes the exit code of them.
-pub(super) fn cannot_start(what: &str, command: &[String], error: &netns_setup::SetupError) -> (Failure, i32) {
-    let program = command.first().map_or("", String::as_str);
+/// Docker's words for a command that does not start, with `root` for its root directory: its client makes the exit code of them.
+pub(super) fn cannot_start(what: &str, spec: &CommandSpec, root: &Path, error: &netns_setup::SetupError) -> (Failure, i32) {
+    let program = spec.command.first().map_or("", String::as_str);
+    let directory = spec.directory.as_deref().unwrap_or(Path::new("/"));
+    let has_directory = root.join(directory.strip_prefix("/").unwrap_or(directory)).is_dir();
     let (why, code) = match error.cause.kind() {
+        io::ErrorKind::NotFound if !has_directory => (format!("chdir to cwd ({directory:?}): no such file or directory"), NOT_FOUND),
         io::ErrorKind::NotFound if program.contains('/') => (format!("stat {program}: no such file or directory"), NOT_FOUND),
         io::ErrorKind::NotFound => ("executable file not found in $PATH".to_owned(), NOT_FOUND),
         io::ErrorKind::PermissionDenied => ("permission denied".to_owned(), CANNOT_EXECUTE),

@@ -12,7 +12,7 @@ use weft_control::{
 };
 
 use super::{Inner, new_id, unavailable};
-use crate::{control::engine::UNKNOWN, output_log::now_ns};
+use crate::{control::engine::{KILLED, UNKNOWN}, output_log::now_ns};
 
 impl Inner {
     /// The sandbox that `create_sandbox` would make.
@@ -191,7 +191,10 @@ impl Inner {
         self.unpin(&sandbox.id);
         self.resolving.remove_files(&self.dirs, &sandbox.id);
         // Also of one that nobody has asked for since the daemon started.
-        drop(self.console(&sandbox.id));
+        let console = self.console(&sandbox.id);
+        if running.is_some() {
+            console.ended(KILLED);
+        }
         self.consoles.remove(&sandbox.id);
         self.event("sandbox destroy", json!({ "sandbox": sandbox.name, "id": sandbox.id }));
         Ok(sandbox)
