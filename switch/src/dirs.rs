@@ -60,7 +60,11 @@ impl Dirs {
 
     /// Output of containers and detached commands, with streams and times. It stays as long as they do, over a reboot too.
     pub(crate) fn output_of(&self, sandbox_id: &str) -> PathBuf {
-        self.state.join("logs").join(format!("{sandbox_id}.out"))
+        self.logs().join(format!("{sandbox_id}.out"))
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.state.join("logs")
     }
 
     /// Process that holds a rootless daemon's namespaces.

@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("docker_races::the_code_of_one_whose_output_is_still_read", NEEDS, code),
         test("docker_races::a_command_goes_on_without_its_client", NEEDS, unheard),
         test("docker_races::a_command_is_started_once", NEEDS, once),
+        test("docker_races::a_command_in_one_that_ends", NEEDS, dying),
         test("docker_races::lines_that_were_written_in_parts", NEEDS, parts),
         test("docker_races::half_an_entry_does_not_hide_what_follows", NEEDS, half),
     ]
@@ -152,6 +153,23 @@ fn once() {
     docker.run("rm -f c").ok();
 }
 
+/// `docker exec` in a container that ends meanwhile is told that, and nothing of what was missing then.
+fn dying() {
+    let docker = Docker::start();
+    for number in 0..40 {
+        docker.run(&format!("run -d --name c{number} host sleep 1000")).ok();
+        let pid = docker.format(&format!("c{number}"), "{{.State.Pid}}");
+        let (_, exec) = docker.api("POST", &format!("/containers/c{number}/exec"), br#"{"Cmd":["true"],"AttachStdout":true}"#);
+        docker.0.host.run(&format!("kill -9 {pid}")).ok();
+        let (status, answer) = docker.api("POST", &format!("/exec/{}/start", exec["Id"].as_str().expect("an id")), b"{}");
+        let is_told = status == 409 && answer["message"].as_str().is_some_and(|message| message.ends_with("is not running"));
+        assert!(is_told || (status, &answer) == (200, &json!(null)), "{status} {answer}");
+        let code = docker.api("GET", &format!("/exec/{}/json", exec["Id"].as_str().expect("an id")), b"").1["ExitCode"].clone();
+        assert!(code.is_null() || code == 0 || code == 137, "{code}");
+        docker.run(&format!("rm -f c{number}")).ok();
+    }
+}
+
 /// What is one line is told and counted as one, however it was written.
 fn parts() {
     let docker = Docker::start();
@@ -167,16 +185,21 @@ fn parts() {
     docker.run("rm c").ok();
 }
 
-/// A daemon that was killed while it wrote may leave part of an entry: what is logged next is read all the same.
+/// A daemon that was killed while it wrote may leave part of an entry: what is logged next is read all the same. What it has
+/// left of containers that are gone goes too.
 fn half() {
     let mut docker = Docker::start();
     docker.args(&["run", "-d", "--name", "c", "host", "sh", "-c", "echo one; while true; do sleep 0.1; echo more; done"]).ok();
     eventually("it writes", || docker.run("logs c").stdout.contains("more"));
     docker.0.kill_daemon();
-    let log = std::fs::read_dir(docker.0.state_dir().join("logs")).expect("logs").flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "out")).expect("a log");
+    let logs = docker.0.state_dir().join("logs");
+    let log = std::fs::read_dir(&logs).expect("logs").flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "out")).expect("a log");
+    let left = ["out", "out.1", "fifo1"].map(|end| logs.join(format!("{}.{end}", "0".repeat(64))));
+    left.iter().for_each(|path| std::fs::write(path, "of nobody").expect("a file"));
     let mut file = std::fs::OpenOptions::new().append(true).open(log).expect("a log");
     file.write_all(&[1, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3]).expect("half an entry");
     docker.0.start_daemon();
+    assert!(left.iter().all(|path| !path.exists()));
     let count = |docker: &Docker| docker.run("logs c").ok().lines().count();
     let before = count(&docker);
     eventually("it goes on", || count(&docker) > before + 5);

@@ -115,7 +115,7 @@ impl Inner {
         attach::reattach(&netns, &side, kind, &endpoint.ifname, &endpoint.peer_name()).map_err(unavailable)
     }
 
-    /// Pins that no sandbox owns: made by a daemon that died before it could save.
+    /// Pins and files that no sandbox owns: of a daemon that died before it could save, or after it did.
     fn remove_strays(&mut self) {
         let Ok(entries) = std::fs::read_dir(self.dirs.pins()) else { return };
         for entry in entries.flatten() {
@@ -128,6 +128,13 @@ impl Inner {
             let id = entry.file_name().to_string_lossy().into_owned();
             if !self.model.sandboxes.contains_key(&id) {
                 self.resolving.remove_files(&self.dirs, &id);
+            }
+        }
+        // Logs are made before their owner is saved, and go after it.
+        for entry in std::fs::read_dir(self.dirs.logs()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.split('.').next().is_some_and(|id| !self.model.sandboxes.contains_key(id)) {
+                drop(std::fs::remove_file(entry.path()));
             }
         }
         let used = self.switch_side.is_some() || self.model.sandboxes.values().any(|sandbox| !sandbox.endpoints.is_empty());

@@ -349,6 +349,7 @@ pub(super) async fn remove(State(runtime): State<Runtime>, Path(reference): Path
     locked(runtime, move |inner| match inner.remove_sandbox(&id, force) {
         // One that removes itself has done so.
         Err(error) if error.code == Code::NotFound && force => Ok(StatusCode::NO_CONTENT),
+        Err(error) if error.code == Code::NotFound => Err(not_found(format!("No such container: {reference}"))),
         other => other.map(|_| StatusCode::NO_CONTENT).map_err(Failure::from),
     })
     .await

@@ -225,7 +225,12 @@ fn spawn(inner: &Inner, container: &str, config: &ExecConfig, streams: [OwnedFd;
         beside: sandbox.process.map(|process| process.pid),
         ..CommandSpec::default()
     };
-    Ok(process::spawn_with(&netns, &spec, streams).map_err(|error| {
+    let spawned = process::spawn_with(&netns, &spec, streams);
+    // It may have ended meanwhile, with the namespaces to join.
+    if spawned.is_err() && sandbox.process.is_some_and(|process| !process::is_running(process.pid, process.start)) {
+        return Err(conflict(format!("container {container} is not running")));
+    }
+    Ok(spawned.map_err(|error| {
         let root = spec.beside.map_or_else(|| "/".into(), |pid| format!("/proc/{pid}/root"));
         cannot_start("exec", &spec, root.as_ref(), &error)
     }))
