@@ -163,7 +163,7 @@ fn dying() {
         docker.0.host.run(&format!("kill -9 {pid}")).ok();
         let (status, answer) = docker.api("POST", &format!("/exec/{}/start", exec["Id"].as_str().expect("an id")), b"{}");
         let is_told = status == 409 && answer["message"].as_str().is_some_and(|message| message.ends_with("is not running"));
-        assert!(is_told || (status, &answer) == (200, &json!(null)), "{status} {answer}");
+        assert!(is_told || status == 200, "{status} {answer}");
         let code = docker.api("GET", &format!("/exec/{}/json", exec["Id"].as_str().expect("an id")), b"").1["ExitCode"].clone();
         assert!(code.is_null() || code == 0 || code == 137, "{code}");
         docker.run(&format!("rm -f c{number}")).ok();
