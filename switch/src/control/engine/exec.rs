@@ -226,8 +226,8 @@ fn spawn(inner: &Inner, container: &str, config: &ExecConfig, streams: [OwnedFd;
         ..CommandSpec::default()
     };
     let spawned = process::spawn_with(&netns, &spec, streams);
-    // It may have ended meanwhile, with the namespaces to join.
-    if spawned.is_err() && sandbox.process.is_some_and(|process| !process::is_running(process.pid, process.start)) {
+    // It may be ending: then it is in no namespaces any more, before it is a zombie.
+    if spawned.is_err() && spec.beside.is_some_and(|pid| std::fs::metadata(format!("/proc/{pid}/ns/mnt")).is_err()) {
         return Err(conflict(format!("container {container} is not running")));
     }
     Ok(spawned.map_err(|error| {
