@@ -148,13 +148,14 @@ impl Cluster {
 fn identity(dirs: &Dirs) -> Result<String> {
     let path = dirs.state.join("node-id");
     match std::fs::read_to_string(&path) {
-        Ok(id) => Ok(id.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unavailable(format!("cannot read {}: {error}", path.display()))),
+        // None yet, or made when the machine lost its power.
+        _ => {
             let id = new_id()?;
             std::fs::write(&path, &id).map_err(|error| unavailable(format!("cannot write {}: {error}", path.display())))?;
             Ok(id)
         }
-        Err(error) => Err(unavailable(format!("cannot read {}: {error}", path.display()))),
     }
 }
 
