@@ -275,7 +275,15 @@ pub fn start_time(pid: i32) -> Option<u64> {
 /// Whether that process still runs: one that has ended may wait a while for its parent to take notice.
 #[must_use]
 pub fn is_running(pid: i32, start: u64) -> bool {
-    start_time(pid) == Some(start) && stat_field(pid, 0).is_some_and(|state: char| !matches!(state, 'Z' | 'X'))
+    start_time(pid) == Some(start) && !is_ending(pid)
+}
+
+/// Whether a process has ended, or is about to be a zombie: it is in no namespaces then.
+#[must_use]
+pub fn is_ending(pid: i32) -> bool {
+    // Of others' processes nothing may be seen.
+    let has_left = || std::fs::metadata(format!("/proc/{pid}/ns/mnt")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    stat_field(pid, 0).is_none_or(|state: char| matches!(state, 'Z' | 'X')) || has_left()
 }
 
 /// Processes of a session (proc(5), stat field 6): what a command that was detached has left behind.

@@ -456,6 +456,7 @@ fn daemon_restart() {
     let mut docker = Docker::start();
     docker.server("web", 80, "-p 8080:80");
     docker.args(&["run", "-d", "--name", "talks", "host", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done"]).ok();
+    assert_eq!(docker.sh("timeout 80 docker logs -f --until $(($(date +%s)+1)) talks > /dev/null").code, Some(0), "it is followed to a time");
     docker.run("create --name waits --network none host true").ok();
     docker.args(&["run", "--name", "done", "host", "sh", "-c", "echo last words; exit 6"]);
     for kill in [true, false] {

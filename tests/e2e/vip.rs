@@ -109,7 +109,7 @@ fn curls() {
     assert_eq!(lab.weft("network inspect net").json()[0]["vips"]["web"][0], *address);
     assert!(vips(&lab)[0]["endpoints"].as_array().expect("endpoints").iter().all(|endpoint| endpoint["total"] == 10), "{}", vips(&lab));
 
-    let line = "for i in $(seq 200); do curl -4 -sS -m 10 http://web/ || echo lost; echo; done";
+    let line = "for i in $(seq 200); do curl -4 -sS -m 10 http://web/ || echo lost $?; echo; done";
     let mut command = lab.weft_command();
     command.args(["exec", "c", "sh", "-c", line]).stdout(std::process::Stdio::piped());
     let looping = command.spawn().expect("weft");
@@ -120,9 +120,10 @@ fn curls() {
     let said = looping.wait_with_output().expect("the loop");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let answers: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
-    assert!(!said.contains("lost"), "{said}");
-    // What was open when it died may have ended with it; nothing else.
-    assert!(answers.len() >= 199 && answers.iter().filter(|line| line.starts_with("w2|")).count() > 100, "{said}");
+    // The one that was open when it died may have ended with it (curl's 52 and 56); no new one is refused or waits in vain.
+    let lost: Vec<_> = answers.iter().filter(|line| line.starts_with("lost")).collect();
+    assert!(lost.len() <= 1 && lost.iter().all(|line| matches!(**line, "lost 52" | "lost 56")), "{said}");
+    assert!(answers.len() == 200 && answers.iter().filter(|line| line.starts_with("w2|")).count() > 100, "{said}");
     assert_eq!(hits(&lab, "c", "-4 http://web/", 4, "10.9.0.5"), BTreeMap::from([("w2".into(), 4)]));
     assert_eq!(vips(&lab)[0]["addresses"][0], *address);
     lab.weft("rm -f w2").ok();

@@ -4,6 +4,7 @@ mod cluster;
 mod configuring;
 mod connections;
 mod editing;
+mod ending;
 mod engine;
 mod http;
 mod lan;

@@ -1,19 +1,14 @@
 //! The daemon: data plane, runtime, listener, watches, and their end.
 
-use std::{
-    io,
-    net::IpAddr,
-    os::fd::OwnedFd,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{net::IpAddr, thread::JoinHandle, time::Duration};
 
 use serde_json::json;
-use tokio::{io::unix::AsyncFd, sync::mpsc, task};
+use tokio::{sync::mpsc, task};
 use weft_control::{Defaults, Process, config::DefaultNetwork, uplink::UplinkSpec};
 
 use super::{
     cluster::{self, ClusterConfig},
+    ending::end_of,
     http,
     listen::{Address, Doors, Files, TlsFiles},
     rootless,
@@ -190,32 +185,13 @@ async fn follow_processes(mut watched: mpsc::UnboundedReceiver<(String, Process)
     while let Some((sandbox, process)) = watched.recv().await {
         let runtime = runtime.clone();
         task::spawn(async move {
-            if let Ok(pidfd) = netns_setup::process::watch(process.pid) {
-                drop(ended(pidfd).await);
-            }
-            let code = reap(process.pid);
+            let code = end_of(process.pid).await;
             runtime.wind_up(&sandbox, process).await;
             let (inner, id) = (runtime.clone(), sandbox.clone());
             drop(task::spawn_blocking(move || inner.lock().process_ended(&id, process, code)).await);
             runtime.start_again(sandbox).await;
         });
     }
-}
-
-/// A child of ours stays a zombie until it is waited for; others' children are not ours to wait for.
-/// Gives the exit code as a shell has it, if it was ours.
-pub(super) fn reap(pid: i32) -> Option<i32> {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    match waitpid(nix::unistd::Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, code)) => Some(code),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
-        _ => None,
-    }
-}
-
-#[expect(deprecated, reason = "sound here: the descriptor is owned, unshared, and closed only with the AsyncFd")]
-pub(super) async fn ended(pidfd: OwnedFd) -> io::Result<()> {
-    AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?.readable().await.map(drop)
 }
 
 async fn sweep(runtime: Runtime) {

@@ -281,14 +281,19 @@ pub(super) async fn wait(State(runtime): State<Runtime>, Path(reference): Path<S
     })
     .await?;
     let (sender, receiver) = mpsc::channel(1);
-    task::spawn(async move {
-        let code = match condition.as_str() {
+    let end = async move {
+        match condition.as_str() {
             "removed" => progress.wait_for(|progress| progress.removed).await.map_or(code, |progress| progress.code),
             "next-exit" => progress.wait_for(|progress| progress.ends > ends || progress.removed).await.map_or(code, |progress| progress.code),
             _ if at_rest => code,
             _ => progress.wait_for(|progress| progress.ends > ends || progress.removed).await.map_or(code, |progress| progress.code),
-        };
-        drop(sender.send(Bytes::from(format!("{}\n", json!({ "StatusCode": code })))).await);
+        }
+    };
+    task::spawn(async move {
+        tokio::select! {
+            code = end => drop(sender.send(Bytes::from(format!("{}\n", json!({ "StatusCode": code })))).await),
+            () = sender.closed() => {}
+        }
     });
     Ok(([("content-type", "application/json")], Body::new(Stream(receiver))).into_response())
 }

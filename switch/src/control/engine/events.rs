@@ -2,8 +2,8 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use axum::{
@@ -18,7 +18,7 @@ use tokio::{
     task,
 };
 
-use super::types::{Result, time_ns};
+use super::types::{Result, reached, time_ns};
 use weft_control::docker::Filters;
 use crate::{
     control::{http::Stream, runtime::Runtime},
@@ -127,13 +127,7 @@ pub(super) async fn follow(State(runtime): State<Runtime>, Query(query): Query<W
                 return;
             }
         }
-        let end = async {
-            match until {
-                Some(until) => tokio::time::sleep(Duration::from_nanos(until.saturating_sub(now_ns()))).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(end);
+        let mut end = pin!(reached(until));
         loop {
             let event = tokio::select! {
                 // What has come before the end is told before it.

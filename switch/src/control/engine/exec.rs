@@ -36,8 +36,8 @@ use super::{
     types::{Result, bad, broken, conflict, not_found},
 };
 use crate::control::{
+    ending::end_of,
     runtime::{Inner, Runtime, new_id},
-    serve::ended,
 };
 
 /// Largest body of a request that is not read by axum.
@@ -185,10 +185,7 @@ fn begin(runtime: &Runtime, id: &str, container: &str, config: &ExecConfig, outp
     let (execs, id, tty) = (runtime.execs.clone(), id.to_owned(), config.tty);
     task::spawn(async move {
         let copies: Vec<_> = outputs.into_iter().map(|(stream, from)| task::spawn(copy(stream, from, tty, output.clone()))).collect();
-        if let Ok(pidfd) = process::watch(pid) {
-            drop(ended(pidfd).await);
-        }
-        let code = crate::control::serve::reap(pid).unwrap_or(super::lifecycle::UNKNOWN);
+        let code = end_of(pid).await.unwrap_or(super::lifecycle::UNKNOWN);
         execs.with(&id, |exec| {
             exec.code = Some(code);
             exec.terminal = None;
@@ -226,8 +223,7 @@ fn spawn(inner: &Inner, container: &str, config: &ExecConfig, streams: [OwnedFd;
         ..CommandSpec::default()
     };
     let spawned = process::spawn_with(&netns, &spec, streams);
-    // It may be ending: then it is in no namespaces any more, before it is a zombie.
-    if spawned.is_err() && spec.beside.is_some_and(|pid| std::fs::metadata(format!("/proc/{pid}/ns/mnt")).is_err()) {
+    if spawned.is_err() && spec.beside.is_some_and(process::is_ending) {
         return Err(conflict(format!("container {container} is not running")));
     }
     Ok(spawned.map_err(|error| {

@@ -11,6 +11,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -39,7 +40,10 @@ use tokio::{
     task::{self, JoinHandle},
 };
 
-use super::source::{Source, nonblocking};
+use super::{
+    source::{Source, nonblocking},
+    types::reached,
+};
 use crate::{
     control::http::Stream as ChannelBody,
     output_log::{Entry, Log, LogReader, LogWriter},
@@ -357,8 +361,10 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Copies to `to` until the run ends, or whoever listens goes away.
+    /// Copies to `to` until the run ends, or the time to look at, or whoever listens goes away.
     pub(crate) async fn copy(mut self, to: mpsc::Sender<Bytes>) {
+        let mut end = pin!(reached(self.view.until_ns));
+        let mut is_over = false;
         loop {
             // Looked at before reading: what was logged before the end is read before it.
             let now = *self.progress.borrow_and_update();
@@ -367,11 +373,12 @@ impl Reader {
                     return;
                 }
             }
-            if !self.view.follow || now.ends > self.ends || now.removed {
+            if is_over || !self.view.follow || now.ends > self.ends || now.removed {
                 return;
             }
             tokio::select! {
                 changed = self.progress.changed() => if changed.is_err() { return },
+                () = &mut end => is_over = true,
                 () = to.closed() => return,
             }
         }

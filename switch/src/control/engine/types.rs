@@ -1,5 +1,7 @@
 //! Answers as Docker has them: errors, times.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::StatusCode,
@@ -7,6 +9,8 @@ use axum::{
 };
 use serde_json::json;
 use weft_control::{Code, ControlError};
+
+use crate::output_log::now_ns;
 
 /// An error as Docker says it: a status, and `{"message"}`.
 #[derive(Debug)]
@@ -59,6 +63,14 @@ pub(crate) fn time_ns(text: &str) -> Result<u64> {
     let parsed = whole.parse::<u64>().ok().zip(digits.get(..9).and_then(|digits| digits.parse::<u64>().ok()));
     let (whole, fraction) = parsed.ok_or_else(|| bad(format!("invalid time {text:?}: want seconds since 1970")))?;
     Ok(whole.saturating_mul(1_000_000_000).saturating_add(fraction))
+}
+
+/// Waits for a time, nanoseconds since 1970; for ever without one.
+pub(super) async fn reached(time_ns: Option<u64>) {
+    match time_ns {
+        Some(time_ns) => tokio::time::sleep(Duration::from_nanos(time_ns.saturating_sub(now_ns()))).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// RFC 3339, with nanoseconds, UTC; Go's zero time for zero.
