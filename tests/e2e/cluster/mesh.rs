@@ -197,7 +197,7 @@ pub(super) fn the_dead_leave() {
     eventually("it left", || (0..3).all(|node| !cluster.weft(node, "publish ls").stdout.contains(',') || cluster.weft(node, "publish ls --json").json()[0]["inside"].as_str().is_some_and(|inside| inside.split(',').count() == 2)));
     client.sh(&curls(20, &url(&cluster, 2))).ok();
     let text = stopping.end();
-    assert!(lost(&text) == 0 && text.contains("w2|") && text.contains("w0|"), "{text}");
+    assert!(lost(&text) <= 1 && text.contains("w2|") && text.contains("w0|"), "at most the one that was open: {text}");
     // The node of a replica dies; what is asked in the meantime waits a moment, and goes to the other.
     let dying = Looping::start(&client, said, &url(&cluster, 0));
     cluster.fabric.nodes[1].lab.kill_daemon();
