@@ -50,7 +50,7 @@ impl Inner {
 
     /// The cluster may have given a network the number of one that is this node's alone.
     fn check_vni(&self, network: &Network, overlay: &Overlay) -> Result<()> {
-        let is_same = |other: &Overlay| other.vni == overlay.vni && other.port.unwrap_or(self.vxlan_port) == overlay.port.unwrap_or(self.vxlan_port);
+        let is_same = |other: &Overlay| other.vni == overlay.vni && self.udp_port(other) == self.udp_port(overlay);
         let open = self.model.networks.values().filter(|other| other.id != network.id && self.tunnels.contains_key(&other.id));
         match open.into_iter().find(|other| other.overlay.as_ref().is_some_and(is_same)) {
             Some(other) => Err(ControlError::new(Code::Conflict, &network.name, format!("VNI {} is already in use by network {}", overlay.vni, other.name)).hint("remove one of them, and make it with another --vni")),
@@ -75,8 +75,13 @@ impl Inner {
         shut.map(|(name, error)| Check { ok: false, text: format!("network {name} has no way to the other nodes: {}", error.message), hint: error.hint.clone() }).collect()
     }
 
+    /// Where its tunnel is.
+    pub(super) fn udp_port(&self, overlay: &Overlay) -> u16 {
+        overlay.port.unwrap_or(self.vxlan_port)
+    }
+
     fn tunnel_of(&self, network: &Network, overlay: &Overlay) -> Result<TunnelConfig> {
-        let udp_port = overlay.port.unwrap_or(self.vxlan_port);
+        let udp_port = self.udp_port(overlay);
         // Without keys it is open, and carries nothing until they are there.
         let keys = keys_of(overlay).unwrap_or_else(|error| {
             tracing::error!(network = network.name, %error, "an encrypted overlay without keys carries nothing");
@@ -118,7 +123,7 @@ impl Inner {
             let why = self.shut.get(&network.id).map_or("it is being made", |error| &error.message);
             unavailable(format!("the tunnel of network {} is not open: {why}", network.name))
         })?;
-        Ok((port, overlay.port.unwrap_or(self.vxlan_port)))
+        Ok((port, self.udp_port(overlay)))
     }
 
     pub(crate) fn set_peer(&mut self, network: &str, peer: Remote, present: bool) -> Result<()> {

@@ -27,10 +27,9 @@ impl Inner {
         }
         for network in self.model.networks.values().cloned().collect::<Vec<_>>() {
             let bridge = self.add_bridge(&network)?;
-            // Its sandboxes still have one another; a device is opened when it is there.
-            if let Err(error) = self.open_wires(&network, bridge)
-                && !self.shut.contains_key(&network.id)
-            {
+            // Its sandboxes still have one another; a tunnel (which says so itself) or a device is opened when it can be.
+            drop(self.open_tunnel(&network, bridge));
+            if let Err(error) = self.open_parent(&network, bridge) {
                 tracing::error!(network = network.name, %error, "no way to the LAN");
             }
         }

@@ -39,8 +39,9 @@ pub fn missing(before: &Elsewhere, replica: &Replica) -> Elsewhere {
     let is_taken = |endpoint: &RemoteEndpoint| own(&endpoint.network, &endpoint.name, &endpoint.mac, &endpoint.addresses).any(|own| taken.contains(&own));
     let is_known = |id: &String, endpoint: &RemoteEndpoint| replica.endpoint(&endpoint.network, id).is_some();
     let endpoints = before.endpoints.iter().filter(|(id, endpoint)| replica.network(&endpoint.network).is_some() && !is_known(id, endpoint) && !is_taken(endpoint));
+    let here: BTreeSet<_> = replica.nodes().map(|node| &node.name).collect();
     Elsewhere {
-        nodes: before.nodes.iter().filter(|(name, _)| replica.nodes().all(|node| node.name != **name)).map(|(name, node)| (name.clone(), node.clone())).collect(),
+        nodes: before.nodes.iter().filter(|(name, _)| !here.contains(name)).map(|(name, node)| (name.clone(), node.clone())).collect(),
         endpoints: endpoints.map(|(id, endpoint)| (id.clone(), endpoint.clone())).collect(),
         ..Elsewhere::default()
     }

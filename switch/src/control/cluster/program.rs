@@ -22,9 +22,7 @@ impl Inner {
             self.event("network destroy", json!({ "network": network.name, "id": network.id }));
         }
         for network in model.networks.values().filter(|network| network.is_global()) {
-            if let Err(error) = self.program(old.networks.get(&network.id), network)
-                && !self.shut.contains_key(&network.id)
-            {
+            if let Err(error) = self.program(old.networks.get(&network.id), network) {
                 tracing::error!(network = network.name, %error, "other nodes may not be reached");
             }
         }
@@ -58,9 +56,13 @@ impl Inner {
             Some(bridge) => *bridge,
             None => self.add_bridge(network)?,
         };
-        let Some(&port) = self.tunnels.get(&network.id) else { return self.open_tunnel(network, bridge) };
+        let Some(&port) = self.tunnels.get(&network.id) else {
+            // One that cannot be opened says so itself.
+            drop(self.open_tunnel(network, bridge));
+            return Ok(());
+        };
         let (Some(before), Some(after)) = (old.and_then(|old| old.overlay.as_ref()), &network.overlay) else { return Ok(()) };
-        changes(before, after, after.port.unwrap_or(self.vxlan_port)).into_iter().try_for_each(|change| self.carry_out(command(port, change)))?;
+        changes(before, after, self.udp_port(after)).into_iter().try_for_each(|change| self.carry_out(command(port, change)))?;
         // Sandboxes here may remember another station for the address.
         for (ip, mac) in after.neighbours.iter().filter(|(ip, mac)| before.neighbours.get(*ip) != Some(mac)) {
             if let Some(mac) = station(mac) {

@@ -284,8 +284,7 @@ pub(super) async fn wait(State(runtime): State<Runtime>, Path(reference): Path<S
     let end = async move {
         match condition.as_str() {
             "removed" => progress.wait_for(|progress| progress.removed).await.map_or(code, |progress| progress.code),
-            "next-exit" => progress.wait_for(|progress| progress.ends > ends || progress.removed).await.map_or(code, |progress| progress.code),
-            _ if at_rest => code,
+            "" | "not-running" if at_rest => code,
             _ => progress.wait_for(|progress| progress.ends > ends || progress.removed).await.map_or(code, |progress| progress.code),
         }
     };
